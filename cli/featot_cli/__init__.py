@@ -1,0 +1,1 @@
+"""The command `featot`: parses, calls featot, shows. No mathematics."""

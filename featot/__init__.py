@@ -1,0 +1,71 @@
+"""featot: matches feature distributions by semi-discrete optimal transport.
+
+>>> import featot
+>>> result = featot.synthesize("bricks.png", size=(512, 512), seed=1)
+>>> result.save("out.png")
+
+Everything below is imported when first used, so that ``import featot`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from featot.errors import FeatotError, UsageError
+    from featot.hookspecs import hookimpl
+    from featot.images import read_image, write_image
+    from featot.interfaces import FeatureExtractor, Loss, LossValue, Metric, Parametrization
+    from featot.options import option
+    from featot.plugins import Plugin
+    from featot.tasks import Synthesis, SynthesisSettings, synthesize
+
+_HOME = {
+    "FeatotError": "errors",
+    "UsageError": "errors",
+    "hookimpl": "hookspecs",
+    "read_image": "images",
+    "write_image": "images",
+    "FeatureExtractor": "interfaces",
+    "Loss": "interfaces",
+    "LossValue": "interfaces",
+    "Metric": "interfaces",
+    "Parametrization": "interfaces",
+    "option": "options",
+    "Plugin": "plugins",
+    "Synthesis": "tasks",
+    "SynthesisSettings": "tasks",
+    "synthesize": "tasks",
+}
+
+__all__ = [
+    "FeatotError",
+    "FeatureExtractor",
+    "Loss",
+    "LossValue",
+    "Metric",
+    "Parametrization",
+    "Plugin",
+    "Synthesis",
+    "SynthesisSettings",
+    "UsageError",
+    "hookimpl",
+    "option",
+    "read_image",
+    "synthesize",
+    "write_image",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"featot.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'featot' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

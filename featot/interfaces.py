@@ -1,0 +1,123 @@
+"""The nouns of the engine: what a plugin implements.
+
+Every class here is abstract; an implementation overrides the abstract methods and nothing twice.
+All of them receive their options (a frozen dataclass, see `featot.options`) as first argument.
+Images are float tensors ``(b, c, h, w)`` with pixels in [0, 1]; points are ``(n, d)``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from featot.ot import Measure
+
+Boundary = Literal["valid", "periodic"]
+Size = tuple[int, int]
+"""Height and width, in pixels."""
+
+
+class FeatureExtractor(ABC):
+    """Turns an image into named levels, each a cloud of points in R^d."""
+
+    linear: ClassVar[bool] = False
+    """True where the points are averages of pixels: linear, with non-negative weights that sum to 1.
+    The closed-form update needs this (its majoriser is the row sum of the Hessian)."""
+
+    def __init__(self, options: Any = None) -> None:
+        self.options = options
+
+    @abstractmethod
+    def extract(
+        self,
+        image: Float[Tensor, "b c h w"],
+        *,
+        scale: int = 0,
+        boundary: Boundary = "valid",
+        max_points: int | None = None,
+    ) -> dict[str, Float[Tensor, "_ _"]]:
+        """The levels of ``image``, differentiable, finest first; the points of a batch are pooled.
+
+        ``scale``: the image is the full one halved this many times. A multi-resolution extractor names its
+        levels by absolute resolution, so that a level keeps its name, target and ψ from stage to stage.
+        ``boundary``: "periodic" if features may wrap round the border, "valid" if they must stay inside.
+        ``max_points``: thin a level with more points than this evenly, as long as every pixel still counts in one
+        (None: all of them).
+        An image too small for any level gives an empty dict.
+        """
+
+
+class Parametrization(ABC):
+    """What is optimised: something with parameters that makes an image of a given size."""
+
+    boundary: ClassVar[Boundary] = "periodic"
+    """How features meet the border of the image it makes; "periodic" makes the result tile."""
+
+    resizable: ClassVar[bool] = False
+    """True where `resize` carries what was optimised at one size to another: allows coarse-to-fine."""
+
+    linear: ClassVar[bool] = False
+    """True where each pixel is an average of parameters, as in `FeatureExtractor.linear`."""
+
+    def __init__(self, options: Any = None) -> None:
+        self.options = options
+
+    @abstractmethod
+    def initialize(self, exemplar: Float[Tensor, "1 c h w"], size: Size, generator: torch.Generator) -> None:
+        """Starts anew at ``size``, on the exemplar's device; every random number comes from ``generator``."""
+
+    def resize(self, size: Size) -> None:
+        """Carries the present state to ``size``. Only called where `resizable` is true."""
+        raise TypeError(f"{type(self).__name__} cannot be resized")
+
+    @abstractmethod
+    def parameters(self) -> list[Tensor]:
+        """The leaf tensors to optimise. `resize` may replace them."""
+
+    @abstractmethod
+    def __call__(self, size: Size, generator: torch.Generator) -> Float[Tensor, "b c h w"]:
+        """The image, differentiable in `parameters`."""
+
+
+@dataclass(frozen=True)
+class LossValue:
+    """What a loss says of one cloud of points.
+
+    ``value``: scalar, differentiable in the points.
+    ``curvature``: ``(n,)`` weights w such that ``Σ_i w_i ‖x_i − t_i‖² + const`` majorises the value and touches
+    it at the points, for some fixed t: what the closed-form update needs. None where there is no such bound.
+    """
+
+    value: Tensor
+    curvature: Tensor | None = None
+
+
+class Loss(ABC):
+    """Compares the points of one level with its target. One instance per level; it owns its inner state (ψ)."""
+
+    def __init__(self, options: Any, target: Measure, generator: torch.Generator) -> None:
+        self.options = options
+        self.target = target
+        self.generator = generator
+
+    @abstractmethod
+    def __call__(self, points: Float[Tensor, "n d"], *, improve: bool = True) -> LossValue:
+        """Compares the points with the target; first improves the inner state on them if ``improve``."""
+
+
+class Metric(ABC):
+    """Scores a finished image against its exemplar."""
+
+    lower_is_better: ClassVar[bool] = True
+
+    def __init__(self, options: Any = None) -> None:
+        self.options = options
+
+    @abstractmethod
+    def __call__(self, image: Float[Tensor, "1 c h w"], exemplar: Float[Tensor, "1 c h2 w2"]) -> float:
+        """The score. Raises `featot.UsageError` where the two cannot be compared."""

@@ -1,0 +1,196 @@
+"""Options of plugins, declared as frozen dataclasses.
+
+>>> @dataclass(frozen=True)
+... class PatchesOptions:
+...     size: int = option(7, "side of a patch, in pixels", min=1)
+
+What a user types as ``-o size=7`` is converted and checked by `build`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from featot.errors import UsageError, unknown_name
+
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """The options of a plugin that has none."""
+
+
+@dataclass(frozen=True)
+class OptionInfo:
+    """One option, for help and lists: ``type`` is readable ("int", "a|b|c", "list of int")."""
+
+    name: str
+    type: str
+    default: Any
+    help: str
+    min: float | None
+    max: float | None
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    min: float | None = None,
+    max: float | None = None,
+    choices: Sequence[str] = (),
+) -> Any:
+    """A field of an options dataclass: its default, a line of help, and what values it takes."""
+    return dataclasses.field(
+        default=default, metadata={"help": help, "min": min, "max": max, "choices": tuple(choices)}
+    )
+
+
+def describe(options_type: type) -> list[OptionInfo]:
+    """The options that a dataclass declares, in order."""
+    return [
+        OptionInfo(
+            name=field.name,
+            type=_type_name(hint, field.metadata.get("choices", ())),
+            default=None if field.default is dataclasses.MISSING else field.default,
+            help=field.metadata.get("help", ""),
+            min=field.metadata.get("min"),
+            max=field.metadata.get("max"),
+        )
+        for field, hint in _fields(options_type)
+    ]
+
+
+def build(options_type: type, values: Mapping[str, Any], owner: str) -> Any:
+    """An instance with ``values``, each converted from text or checked; ``owner`` names the plugin in errors.
+
+    Raises `featot.UsageError` for an unknown option or a value of the wrong type or range.
+    """
+    fields = {field.name: (field, hint) for field, hint in _fields(options_type)}
+    converted = {}
+    for name, value in values.items():
+        if name not in fields:
+            raise unknown_name(f"option of {owner}", name, fields)
+        field, hint = fields[name]
+        try:
+            converted[name] = _check(_convert(value, hint), field)
+        except ValueError:
+            raise UsageError(
+                f"option {name!r} of {owner}: expected {_expectation(field, hint)}, got {_shown(value)}"
+            ) from None
+    try:
+        return options_type(**converted)
+    except (TypeError, ValueError) as error:  # a default that is missing, or the plugin's own __post_init__
+        raise UsageError(f"options of {owner}: {error}") from error
+
+
+def to_dict(options: Any) -> dict[str, Any]:
+    """The values of an options object, ready for JSON; `build` makes an equal object of them."""
+    return {
+        field.name: str(value) if isinstance(value := getattr(options, field.name), Path) else value
+        for field in dataclasses.fields(options)
+    }
+
+
+def _fields(options_type: type) -> list[tuple[dataclasses.Field[Any], Any]]:
+    hints = typing.get_type_hints(options_type)
+    return [(field, hints[field.name]) for field in dataclasses.fields(options_type) if field.init]
+
+
+def _convert(value: Any, hint: Any) -> Any:
+    """``value`` as the type ``hint``; text is parsed, anything else only checked. ValueError if it does not fit."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        optional = type(None) in arguments
+        if optional and (value is None or (isinstance(value, str) and value.lower() == "none")):
+            return None
+        for argument in arguments:
+            if argument is not type(None):
+                try:
+                    return _convert(value, argument)
+                except ValueError:
+                    continue
+        raise ValueError
+    if origin is Literal:
+        for choice in arguments:
+            if value == choice or (isinstance(value, str) and value == str(choice)):
+                return choice
+        raise ValueError
+    if origin is tuple:
+        items = [item.strip() for item in value.split(",")] if isinstance(value, str) else value
+        if not isinstance(items, list | tuple):
+            raise ValueError
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            return tuple(_convert(item, arguments[0]) for item in items)
+        return tuple(_convert(item, argument) for item, argument in zip(items, arguments, strict=True))
+    return _convert_scalar(value, hint)
+
+
+def _convert_scalar(value: Any, hint: Any) -> Any:
+    if hint is bool:
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, str) and value.lower() in _TRUE + _FALSE:
+            return value.lower() in _TRUE
+        raise ValueError
+    if hint in (int, float):
+        if isinstance(value, str):
+            number = hint(value)
+        elif isinstance(value, bool) or not isinstance(value, (int, float) if hint is float else int):
+            raise ValueError
+        else:
+            number = hint(value)
+        if not math.isfinite(number):
+            raise ValueError
+        return number
+    if hint is Path and isinstance(value, str | Path):
+        return Path(value)
+    if hint is Any or (isinstance(hint, type) and isinstance(value, hint)):
+        return value
+    raise ValueError
+
+
+def _check(value: Any, field: dataclasses.Field[Any]) -> Any:
+    least, most, choices = (field.metadata.get(key) for key in ("min", "max", "choices"))
+    if choices and value not in choices:
+        raise ValueError
+    for number in value if isinstance(value, tuple) else (value,):
+        if not isinstance(number, int | float) or isinstance(number, bool):
+            continue
+        if (least is not None and number < least) or (most is not None and number > most):
+            raise ValueError
+    return value
+
+
+def _expectation(field: dataclasses.Field[Any], hint: Any) -> str:
+    parts = [_type_name(hint, field.metadata.get("choices", ()))]
+    if field.metadata.get("min") is not None:
+        parts.append(f"of at least {field.metadata['min']}")
+    if field.metadata.get("max") is not None:
+        parts.append(f"{'and' if len(parts) > 1 else 'of'} at most {field.metadata['max']}")
+    return " ".join(parts)
+
+
+def _type_name(hint: Any, choices: Sequence[str]) -> str:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if choices:
+        return "|".join(choices)
+    if origin is Literal:
+        return "|".join(str(choice) for choice in arguments)
+    if origin in (Union, types.UnionType):
+        return " or ".join("none" if a is type(None) else _type_name(a, ()) for a in arguments)
+    if origin is tuple:
+        return f"list of {_type_name(arguments[0], ())}" if arguments else "list"
+    return getattr(hint, "__name__", str(hint)).lower()
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, str) else f"{value!r} ({type(value).__name__})"

@@ -1,0 +1,62 @@
+"""A discrete probability measure: points and weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from featot.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Measure:
+    """``points`` ``(m, d)`` carrying ``weights`` ``(m,)`` that sum to 1 (uniform where none are given).
+
+    Raises `featot.UsageError` for an empty cloud, a value that is not finite, or weights that are negative,
+    of another length, or do not sum to 1.
+    """
+
+    points: Float[Tensor, "m d"]
+    weights: Float[Tensor, " m"] = None  # type: ignore[assignment]  # filled in below, never None afterwards
+
+    def __post_init__(self) -> None:
+        points = self.points
+        if points.ndim != 2 or 0 in points.shape:
+            raise UsageError(f"expected points of shape (m, d), none of them 0, got {tuple(points.shape)}")
+        if not points.dtype.is_floating_point:
+            raise UsageError(f"expected points of a floating dtype, got {points.dtype}")
+        if not torch.isfinite(points).all():
+            raise UsageError("expected finite points, got NaN or infinity")
+        if self.weights is None:
+            object.__setattr__(self, "weights", points.new_full((len(points),), 1 / len(points)))
+            return
+        weights = self.weights
+        if weights.shape != points.shape[:1]:
+            raise UsageError(f"expected {len(points)} weights, one a point, got shape {tuple(weights.shape)}")
+        if not torch.isfinite(weights).all() or (weights < 0).any():
+            raise UsageError("expected finite weights of at least 0")
+        if abs(float(weights.double().sum()) - 1) > 1e-4:
+            raise UsageError(f"expected weights that sum to 1, got {float(weights.sum()):.6g}")
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @property
+    def dim(self) -> int:
+        return self.points.shape[1]
+
+    def spread(self) -> float:
+        """The mean squared distance to the mean: the natural unit of the squared cost."""
+        mean = self.weights @ self.points
+        return float(self.weights @ (self.points - mean).square().sum(1))
+
+    def subset(self, size: int, generator: torch.Generator | None = None) -> Measure:
+        """At most ``size`` of the points, drawn without replacement (weights renormalised)."""
+        if size >= len(self):
+            return self
+        chosen = torch.randperm(len(self), generator=generator)[:size].to(self.points.device)
+        weights = self.weights[chosen]
+        return Measure(self.points[chosen], weights / weights.sum())

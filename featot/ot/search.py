@@ -1,0 +1,106 @@
+"""The c-transform's search: argmin_j bias_j − 2⟨x_i, y_j⟩, on every backend. The only file that imports faiss."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from types import ModuleType
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from featot.errors import FeatotError, unknown_name
+
+BACKENDS = ("auto", "torch", "faiss")
+
+# Rows × columns of the tile of reduced costs that the torch backend keeps at once: it fits the caches of a CPU
+# and keeps a GPU busy.
+_CPU_TILE = (1024, 2048)
+_CUDA_TILE = (8192, 65536)
+# Measured on 4 cores at d = 48 (benchmarks/bench_search.py): FAISS wins once x and y are both large.
+_FAISS_WINS_FROM = 12_000
+
+
+def nearest(
+    x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], bias: Float[Tensor, " m"], backend: str = "auto"
+) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"]]:
+    """``min_j`` and ``argmin_j`` of ``bias_j − 2⟨x_i, y_j⟩`` for every row of x; never an n×m matrix.
+
+    With ``bias = ‖y‖² − ψ`` this is the c-transform of ψ less ``‖x‖²``. ``backend``: "torch" (any device and
+    dtype), "faiss" (CPU, float32), or "auto": the faster of the two by size.
+
+    Raises `featot.UsageError` for an unknown backend, `featot.FeatotError` where faiss cannot do it.
+    """
+    chosen = _choose(x, y, backend)
+    return _nearest_faiss(x, y, bias) if chosen == "faiss" else _nearest_torch(x, y, bias)
+
+
+def _choose(x: Tensor, y: Tensor, backend: str) -> str:
+    if backend not in BACKENDS:
+        raise unknown_name("search backend", backend, BACKENDS)
+    fits = x.device.type == "cpu" and x.dtype == torch.float32
+    if backend == "faiss":
+        if not fits:
+            raise FeatotError(f"the faiss backend searches float32 on the CPU, got {x.dtype} on {x.device}")
+        if not faiss_is_installed():
+            raise FeatotError("the faiss backend needs faiss (pip install faiss-cpu); 'torch' needs nothing")
+        # Below this many rows FAISS takes a path that ignores the biased norms.
+        return "faiss" if len(x) >= _faiss().cvar.distance_compute_blas_threshold else "torch"
+    large = min(len(x), len(y)) >= _FAISS_WINS_FROM
+    return "faiss" if backend == "auto" and fits and large and faiss_is_installed() else "torch"
+
+
+def _nearest_torch(x: Tensor, y: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    x, y_t, bias = x.detach(), y.detach().t(), bias.detach()
+    rows, columns = _CUDA_TILE if x.is_cuda else _CPU_TILE
+    values = x.new_full((len(x),), torch.inf)
+    indices = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    # One buffer for every tile: fresh memory would cost more page faults than the products cost time.
+    buffer = x.new_empty(min(rows, len(x)) * min(columns, len(bias)))
+    for i in range(0, len(x), rows):
+        x_tile, best, best_index = x[i : i + rows], values[i : i + rows], indices[i : i + rows]
+        for j in range(0, len(bias), columns):
+            y_tile, b_tile = y_t[:, j : j + columns], bias[j : j + columns]
+            costs = buffer[: len(x_tile) * len(b_tile)].view(len(x_tile), len(b_tile))
+            value, index = torch.addmm(b_tile, x_tile, y_tile, alpha=-2, out=costs).min(dim=1)
+            better = value < best
+            best.copy_(torch.where(better, value, best))
+            best_index.copy_(torch.where(better, index + j, best_index))
+    return values, indices
+
+
+def _nearest_faiss(x: Tensor, y: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """FAISS's exact search with biased norms of y: nothing is rebuilt when ψ changes."""
+    faiss = _faiss()
+    x, y = x.detach().contiguous(), y.detach().contiguous()
+    x_norms, y_norms = x.square().sum(1), y.square().sum(1)
+    # FAISS clamps negative distances to 0: lift the biased norms so that every one is at least a distance.
+    lift = (y_norms - bias).max()
+    norms = (bias + lift).contiguous()
+    values, indices = torch.empty(len(x)), torch.empty(len(x), dtype=torch.long)
+    pointer = faiss.swig_ptr
+    faiss.knn_L2sqr(
+        pointer(x.numpy()),
+        pointer(y.numpy()),
+        x.shape[1],
+        len(x),
+        len(y),
+        1,
+        pointer(values.numpy()),
+        pointer(indices.numpy()),
+        pointer(norms.numpy()),
+    )
+    return values - x_norms - lift, indices
+
+
+@functools.cache
+def faiss_is_installed() -> bool:
+    return importlib.util.find_spec("faiss") is not None
+
+
+@functools.cache
+def _faiss() -> ModuleType:
+    import faiss
+
+    return faiss

@@ -1,0 +1,69 @@
+"""Halving and enlarging images, on the torus or inside a border."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from featot.interfaces import Boundary, Size
+
+_SIDE, _SIGMA = 4, 1.0  # the Gaussian of the paper's pyramid (Houdard et al. 2021, Sec. 4)
+
+
+def halve(image: Float[Tensor, "b c h w"], boundary: Boundary) -> Float[Tensor, "b c h2 w2"]:
+    """Blurs by the 4×4 Gaussian of σ = 1 and keeps every second pixel.
+
+    "periodic": the size is halved, rounding up (an odd side leaves one irregular step somewhere on the torus);
+    "valid": only windows inside the image, so ``(h − 4) // 2 + 1``, and at least 4 pixels are needed.
+    """
+    if boundary == "periodic":
+        h, w = image.shape[2:]
+        image = wrap(image, before=1, after=(1 + h % 2, 1 + w % 2))
+    channels = image.shape[1]
+    taps = torch.exp(-((torch.arange(_SIDE, dtype=image.dtype, device=image.device) - 1.5) ** 2) / (2 * _SIGMA**2))
+    taps = taps / taps.sum()
+    kernel = (taps[:, None] * taps).expand(channels, 1, _SIDE, _SIDE)
+    return F.conv2d(image, kernel, stride=2, groups=channels)
+
+
+def halved_size(size: Size, times: int) -> Size:
+    """The size of a periodic image after so many halvings."""
+    return -(-size[0] // 2**times), -(-size[1] // 2**times)
+
+
+def wrap(image: Float[Tensor, "b c h w"], *, before: int, after: Size) -> Float[Tensor, "b c h2 w2"]:
+    """Continues a torus beyond its border: ``before`` pixels above and left, ``after`` below and right.
+
+    Unlike `torch.nn.functional.pad` this wraps as often as it takes, so the image may be smaller than the margin.
+    """
+    h, w = image.shape[2:]
+    if before <= min(h, w) and after[0] <= h and after[1] <= w:
+        return F.pad(image, (before, after[1], before, after[0]), mode="circular")
+    rows = torch.arange(-before, h + after[0], device=image.device) % h
+    columns = torch.arange(-before, w + after[1], device=image.device) % w
+    return image[:, :, rows][:, :, :, columns]
+
+
+def enlarge(image: Float[Tensor, "b c h w"], size: Size, boundary: Boundary) -> Float[Tensor, "b c h2 w2"]:
+    """Resamples to ``size`` by cubic interpolation (Keys, a = −0.5), pixel centres at half integers."""
+    rows = _cubic(image.shape[2], size[0], boundary).to(image)
+    columns = _cubic(image.shape[3], size[1], boundary).to(image)
+    return rows @ image @ columns.t()
+
+
+def _cubic(old: int, new: int, boundary: Boundary) -> Float[Tensor, "new old"]:
+    """The matrix of one axis; `torch.nn.functional.interpolate` knows no torus."""
+    position = (torch.arange(new, dtype=torch.float64) + 0.5) * old / new - 0.5
+    first = position.floor() - 1
+    matrix = torch.zeros(new, old, dtype=torch.float64)
+    for tap in range(4):
+        at = first + tap
+        t = (position - at).abs()
+        near = 1.5 * t**3 - 2.5 * t**2 + 1
+        far = -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
+        weight = torch.where(t <= 1, near, torch.where(t < 2, far, torch.zeros_like(t)))
+        index = at.long() % old if boundary == "periodic" else at.long().clamp(0, old - 1)
+        matrix.scatter_add_(1, index[:, None], weight[:, None])
+    return matrix

@@ -1,0 +1,49 @@
+"""The coarse-to-fine schedule: which resolutions, how many steps at each, and how large they are."""
+
+from __future__ import annotations
+
+from featot.interfaces import Size
+from featot.match import OptimizerName, Stage
+from featot.resample import halved_size
+
+_SMALLEST_SIDE = 12  # pixels of exemplar and image at the coarsest level, where none are asked for
+_STEPS, _SINGLE_LEVEL_STEPS = 40, 500  # the paper takes 500 at its one level
+_STEPS_GROWTH = 1.5  # a coarser level has a quarter of the pixels, so more steps there cost little
+_COARSE_RATE, _FINE_RATE, _RATE_DECAY = 0.03, 0.01, 0.1  # of Adam, in pixel values a step
+_CLOSED_FORM_RATE = 1.0  # λ: straight to v
+
+
+def coarse_to_fine(
+    size: Size,
+    exemplar_size: Size,
+    *,
+    levels: int | None = None,
+    steps: int | None = None,
+    optimizer: OptimizerName = "adam",
+) -> list[Stage]:
+    """Stages from the coarsest resolution to the finest, each of twice the size of the one before.
+
+    ``levels``: how many (None: as long as image and exemplar keep 12 pixels a side); 1 is the paper's plain
+    algorithm. ``steps``: at the finest (None: 40, or 500 if it is the only one), half as many again at each coarser.
+    """
+    levels = count_levels(size, exemplar_size) if levels is None else levels
+    steps = (_SINGLE_LEVEL_STEPS if levels == 1 else _STEPS) if steps is None else steps
+    stages = []
+    for scale in reversed(range(levels)):
+        if optimizer == "closed-form":
+            rate = (_CLOSED_FORM_RATE, _CLOSED_FORM_RATE)
+        else:
+            first = _FINE_RATE + (_COARSE_RATE - _FINE_RATE) * scale / max(1, levels - 1)
+            rate = (first, first * _RATE_DECAY)
+        num_steps = round(steps * _STEPS_GROWTH**scale)
+        stages.append(Stage(scale=scale, size=halved_size(size, scale), num_steps=num_steps, rate=rate))
+    return stages
+
+
+def count_levels(size: Size, exemplar_size: Size) -> int:
+    """How often image and exemplar can be halved while each keeps 12 pixels a side, and once more."""
+    levels = 1
+    side = min(exemplar_size)
+    while (side := (side - 4) // 2 + 1) >= _SMALLEST_SIDE and min(halved_size(size, levels)) >= _SMALLEST_SIDE:
+        levels += 1
+    return levels

@@ -1,0 +1,48 @@
+"""The options of the built-in plugins. Imports no torch, so that listing them is quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from featot.options import option
+
+
+@dataclass(frozen=True)
+class PatchesOptions:
+    size: int = option(7, "side of a patch, in pixels", min=1)
+    stride: int = option(1, "distance between neighbouring patches, in pixels", min=1)
+
+
+@dataclass(frozen=True)
+class PyramidOptions:
+    size: int = option(4, "side of a patch, in pixels, the same at every scale", min=1)
+    stride: int = option(1, "distance between neighbouring patches, in pixels", min=1)
+    scales: int | None = option(None, "scales, each half the one before; none: down to 12 pixels a side", min=1)
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    noise: float = option(1.0, "contrast of the initial noise, 1 being the exemplar's", min=0.0)
+
+
+@dataclass(frozen=True)
+class OTLossOptions:
+    exponent: float = option(1.0, "p of the pull ‖x − y‖^p on the image; 2 is the paper's", min=0.5, max=2.0)
+    targets: int = option(8192, "exemplar points kept a level, drawn at random", min=1)
+    psi_steps: int = option(10, "ascent steps of ψ per step of the image", min=0)
+    psi_pairs: int = option(15_000_000, "fewer ψ steps (but one) where they would search more pairs (x, y)", min=0)
+    psi_rate: float = option(0.004, "step of ψ, in units of min(n, m) · spread of the target", min=0.0)
+    backend: str = option("auto", "search of the c-transform", choices=("auto", "torch", "faiss"))
+
+
+@dataclass(frozen=True)
+class SlicedOptions:
+    directions: int = option(32, "random directions a step", min=1)
+    points: int = option(4096, "points projected a step", min=1)
+
+
+@dataclass(frozen=True)
+class MSOTOptions:
+    size: int = option(4, "side of a patch, in pixels", min=1)
+    scales: int = option(4, "scales of the pyramid", min=1)
+    points: int = option(1000, "random patches of each image and scale", min=1)

@@ -1,0 +1,44 @@
+"""The semi-dual optimal transport loss: ψ is the discriminator's part."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from featot.interfaces import Loss, LossValue
+from featot.ot import Measure, c_transform, marginal
+from featot_plugins.options import OTLossOptions
+
+
+class OTLoss(Loss):
+    """``max_ψ F(ψ)`` between the points and the target, ψ following the points by a few ascent steps a call.
+
+    With exponent p = 2 the value is F(ψ) (Houdard et al. 2021, Eq. 5). With p < 2 the plan is still that of the
+    squared cost, but the points are charged ``‖x − y_σ‖^p`` for it: a robust pull, which keeps the contrast that
+    the squared one averages away (Kwatra et al. 2005).
+    """
+
+    def __init__(self, options: OTLossOptions, target: Measure, generator: torch.Generator) -> None:
+        super().__init__(options, target.subset(options.targets, generator), generator)
+        self.psi = torch.zeros_like(self.target.weights)
+        self.spread = self.target.spread()
+
+    def __call__(self, points: Float[Tensor, "n d"], *, improve: bool = True) -> LossValue:
+        y, weights, p = self.target.points, self.target.weights, self.options.exponent
+        affordable = max(1, self.options.psi_pairs // (len(points) * len(y)))
+        num_psi_steps = min(self.options.psi_steps, affordable) if improve else 0
+        rate = self.options.psi_rate * min(len(points), len(y)) * self.spread
+        # One search serves the last step of ψ and the pull on the points.
+        for step in range(max(1, num_psi_steps)):
+            assignment = c_transform(points, y, self.psi, self.options.backend)[1]
+            psi = self.psi
+            if step < num_psi_steps:
+                self.psi = psi + rate * (weights - marginal(assignment, len(y)))
+        squared = (points - y[assignment]).square().sum(1)
+        if p == 2:
+            value = squared.mean() - psi[assignment].mean() + weights @ psi
+            return LossValue(value, squared.detach().new_full(squared.shape, 1 / len(points)))
+        softened = squared + 1e-6 * self.spread  # the derivative of ‖·‖^p has no limit at 0
+        curvature = p / 2 * softened.detach() ** (p / 2 - 1) / len(points)
+        return LossValue((softened ** (p / 2)).mean(), curvature)
