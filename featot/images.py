@@ -34,6 +34,7 @@ FORMATS = {
 }
 """The suffixes that can be written, and Pillow's names for their formats."""
 
+_LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},  # 0 is 4:4:4: colour at full resolution
     "WEBP": {"lossless": True},
@@ -80,13 +81,21 @@ def write_image(image: Tensor, path: AnyPath) -> None:
         file.write(encoded.getbuffer())
 
 
-def check_image_suffix(path: AnyPath) -> str:
-    """Pillow's name of the format that the suffix of ``path`` asks for; `UsageError` unless in `FORMATS`."""
+def check_image_suffix(path: AnyPath, size: tuple[int, int] | None = None) -> str:
+    """Pillow's name of the format that the suffix of ``path`` asks for; `UsageError` unless in `FORMATS`.
+
+    With a ``size``, height and width, also `UsageError` where the format cannot hold as much.
+    """
     suffix = Path(path).suffix
     if suffix.lower() not in FORMATS:
         why = f"{suffix!r} is not a known image format" if suffix else "the name has no suffix"
         raise UsageError(f"cannot write {path}: {why} (choose from: {', '.join(FORMATS)})")
-    return FORMATS[suffix.lower()]
+    file_format = FORMATS[suffix.lower()]
+    most = _LONGEST_SIDE.get(file_format)
+    if size and most and max(size) > most:
+        why = f"a side of {max(size)} pixels is more than the {most} that {file_format} can hold"
+        raise UsageError(f"cannot write {path}: {why}; expected another format, such as .png")
+    return file_format
 
 
 def side_by_side(images: Sequence[Tensor], gap: int = 8) -> Float[Tensor, "1 c h w"]:

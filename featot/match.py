@@ -180,7 +180,7 @@ class _Problem:
                 levels = term.extractor.extract(exemplar, scale=stage.scale, boundary="valid")
             if not levels:
                 h, w = exemplar.shape[2:]
-                raise UsageError(f"the exemplar is too small for its features (they see {w}×{h} pixels)")
+                raise UsageError(f"the exemplar is too small for its features (they see {h}x{w} pixels)")
             for name, points in levels.items():
                 if name not in losses:
                     losses[name] = term.loss(Measure(points), self.generator)

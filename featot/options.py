@@ -30,7 +30,10 @@ class NoOptions:
 
 @dataclass(frozen=True)
 class OptionInfo:
-    """One option, for help and lists: ``type`` is readable ("int", "a|b|c", "list of int")."""
+    """One option, for help and lists.
+
+    ``type`` is readable: "int", "a|b|c", "list of int". ``default`` is fit for JSON.
+    """
 
     name: str
     type: str
@@ -46,9 +49,12 @@ def option(
     *,
     min: float | None = None,
     max: float | None = None,
-    choices: Sequence[str] = (),
+    choices: Sequence[Any] = (),
 ) -> Any:
-    """A field of an options dataclass: its default, a line of help, and what values it takes."""
+    """A field of an options dataclass: its default, a line of help, and what values it takes.
+
+    ``min``, ``max`` and ``choices`` hold for each item of a tuple, and never exclude None from ``T | None``.
+    """
     return dataclasses.field(
         default=default, metadata={"help": help, "min": min, "max": max, "choices": tuple(choices)}
     )
@@ -60,7 +66,7 @@ def describe(options_type: type) -> list[OptionInfo]:
         OptionInfo(
             name=field.name,
             type=_type_name(hint, field.metadata.get("choices", ())),
-            default=None if field.default is dataclasses.MISSING else field.default,
+            default=_plain(_default(field)),
             help=field.metadata.get("help", ""),
             min=field.metadata.get("min"),
             max=field.metadata.get("max"),
@@ -72,32 +78,42 @@ def describe(options_type: type) -> list[OptionInfo]:
 def build(options_type: type, values: Mapping[str, Any], owner: str) -> Any:
     """An instance with ``values``, each converted from text or checked; ``owner`` names the plugin in errors.
 
+    The text "none" always means None where None is allowed; a tuple is written "1,2,3", an empty one "".
     Raises `featot.UsageError` for an unknown option or a value of the wrong type or range.
     """
     fields = {field.name: (field, hint) for field, hint in _fields(options_type)}
     converted = {}
     for name, value in values.items():
         if name not in fields:
-            raise unknown_name(f"option of {owner}", name, fields)
+            raise UsageError(f"{owner}: {unknown_name('option', name, fields)}")
         field, hint = fields[name]
         try:
             converted[name] = _check(_convert(value, hint), field)
-        except ValueError:
+        except (ValueError, OverflowError):  # an int may be too large for a float
             raise UsageError(
                 f"option {name!r} of {owner}: expected {_expectation(field, hint)}, got {_shown(value)}"
             ) from None
     try:
         return options_type(**converted)
     except (TypeError, ValueError) as error:  # a default that is missing, or the plugin's own __post_init__
-        raise UsageError(f"options of {owner}: {error}") from error
+        raise UsageError(f"options of {owner}: {' '.join(str(error).split())}") from error
 
 
 def to_dict(options: Any) -> dict[str, Any]:
     """The values of an options object, ready for JSON; `build` makes an equal object of them."""
-    return {
-        field.name: str(value) if isinstance(value := getattr(options, field.name), Path) else value
-        for field in dataclasses.fields(options)
-    }
+    return {field.name: _plain(getattr(options, field.name)) for field in dataclasses.fields(options) if field.init}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_plain(item) for item in value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return None if field.default is dataclasses.MISSING else field.default
 
 
 def _fields(options_type: type) -> list[tuple[dataclasses.Field[Any], Any]]:
@@ -121,11 +137,14 @@ def _convert(value: Any, hint: Any) -> Any:
         raise ValueError
     if origin is Literal:
         for choice in arguments:
-            if value == choice or (isinstance(value, str) and value == str(choice)):
+            same = value == choice and type(value) is type(choice)  # True is not 1
+            if same or (isinstance(value, str) and value == str(choice)):
                 return choice
         raise ValueError
     if origin is tuple:
-        items = [item.strip() for item in value.split(",")] if isinstance(value, str) else value
+        items = value
+        if isinstance(value, str):
+            items = [item.strip() for item in value.split(",")] if value.strip() else []
         if not isinstance(items, list | tuple):
             raise ValueError
         if len(arguments) == 2 and arguments[1] is Ellipsis:
@@ -153,19 +172,20 @@ def _convert_scalar(value: Any, hint: Any) -> Any:
         return number
     if hint is Path and isinstance(value, str | Path):
         return Path(value)
-    if hint is Any or (isinstance(hint, type) and isinstance(value, hint)):
+    kind = get_origin(hint) or hint  # of list[int], list: the items of other containers are not looked at
+    if hint is Any or (isinstance(kind, type) and isinstance(value, kind)):
         return value
     raise ValueError
 
 
 def _check(value: Any, field: dataclasses.Field[Any]) -> Any:
     least, most, choices = (field.metadata.get(key) for key in ("min", "max", "choices"))
-    if choices and value not in choices:
-        raise ValueError
-    for number in value if isinstance(value, tuple) else (value,):
-        if not isinstance(number, int | float) or isinstance(number, bool):
+    for item in value if isinstance(value, tuple) else (value,):
+        if choices and item is not None and item not in choices:
+            raise ValueError
+        if not isinstance(item, int | float) or isinstance(item, bool):
             continue
-        if (least is not None and number < least) or (most is not None and number > most):
+        if (least is not None and item < least) or (most is not None and item > most):
             raise ValueError
     return value
 
@@ -179,16 +199,16 @@ def _expectation(field: dataclasses.Field[Any], hint: Any) -> str:
     return " ".join(parts)
 
 
-def _type_name(hint: Any, choices: Sequence[str]) -> str:
+def _type_name(hint: Any, choices: Sequence[Any] = ()) -> str:
     origin, arguments = get_origin(hint), get_args(hint)
-    if choices:
-        return "|".join(choices)
-    if origin is Literal:
-        return "|".join(str(choice) for choice in arguments)
     if origin in (Union, types.UnionType):
-        return " or ".join("none" if a is type(None) else _type_name(a, ()) for a in arguments)
+        return " or ".join("none" if a is type(None) else _type_name(a, choices) for a in arguments)
+    if origin is tuple and arguments[1:] == (Ellipsis,):
+        return f"list of {_type_name(arguments[0], choices)}"
     if origin is tuple:
-        return f"list of {_type_name(arguments[0], ())}" if arguments else "list"
+        return ",".join(_type_name(argument, choices) for argument in arguments)
+    if choices or origin is Literal:
+        return "|".join(str(choice) for choice in choices or arguments)
     return getattr(hint, "__name__", str(hint)).lower()
 
 

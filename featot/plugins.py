@@ -7,9 +7,10 @@ import functools
 import importlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pluggy
@@ -52,8 +53,15 @@ class Plugin:
             raise UsageError(f"bad plugin name {self.name!r}: expected a-z, 0-9 and _, a letter first")
         if isinstance(self.target, str) and not re.fullmatch(r"[\w.]+:\w+", self.target):
             raise UsageError(f"bad target {self.target!r} of plugin {self.name!r}: expected 'module:Class'")
-        if not getattr(getattr(self.options, "__dataclass_params__", None), "frozen", False):
+        if not isinstance(self.summary, str):
+            raise UsageError(f"the summary of plugin {self.name!r} is no text, but {self.summary!r}")
+        frozen = getattr(getattr(self.options, "__dataclass_params__", None), "frozen", False)
+        if not (isinstance(self.options, type) and frozen):
             raise UsageError(f"the options of plugin {self.name!r} are no frozen dataclass, but {self.options!r}")
+        try:
+            describe(self.options)
+        except Exception as error:  # a type hint may name anything
+            raise UsageError(f"the options of plugin {self.name!r} cannot be read: {_one_line(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -145,13 +153,15 @@ def load_registry(entry_points: Sequence[metadata.EntryPoint] | None = None) -> 
     """
     if entry_points is None:
         entry_points = list(metadata.entry_points(group=GROUP))
+    found: dict[tuple[bool, str, str, str], tuple[metadata.EntryPoint, str, str]] = {}
+    for entry_point in entry_points:
+        owner, version = _owner(entry_point)
+        normalized = re.sub(r"[-_.]+", "-", owner).lower()
+        identity = (normalized != "featot", normalized, entry_point.name, entry_point.value)
+        found.setdefault(identity, (entry_point, owner, version))  # an editable install may be listed twice
     registry = Registry()
-    seen = set()
-    for entry_point in sorted(entry_points, key=lambda point: (_owner(point)[0] != "featot", *_owner(point))):
-        identity = (_owner(entry_point)[0], entry_point.name, entry_point.value)
-        if identity not in seen:  # an editable install may be listed twice
-            seen.add(identity)
-            _register(registry, entry_point)
+    for identity in sorted(found):
+        _register(registry, *found[identity])
     return registry
 
 
@@ -180,9 +190,7 @@ def route_options(chosen: Mapping[str, Registered], values: Mapping[str, Any]) -
     return {kind: chosen[kind].build_options(given) for kind, given in routed.items()}
 
 
-def _register(registry: Registry, entry_point: metadata.EntryPoint) -> None:
-    owner, version = _owner(entry_point)
-
+def _register(registry: Registry, entry_point: metadata.EntryPoint, owner: str, version: str) -> None:
     def problem(message: str) -> None:
         registry.problems.append(PluginProblem(owner, version, message))
 
@@ -190,15 +198,23 @@ def _register(registry: Registry, entry_point: metadata.EntryPoint) -> None:
     manager.add_hookspecs(hookspecs)
     try:
         module = entry_point.load()
-        manager.register(module)
+        marked = {name: manager.parse_hookimpl_opts(module, name) for name in dir(module)}
     except (Exception, SystemExit) as error:  # a plugin may fail in any way it likes
         problem(f"failed to import {entry_point.value}: {_one_line(error)}")
         return
     hooks = list(KINDS.values())
-    for name in dir(module):
-        if name not in hooks and manager.parse_hookimpl_opts(module, name) is not None:
-            close = difflib.get_close_matches(name, hooks, n=1)
-            problem(f"unknown hook {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+    for name, options in marked.items():
+        if options is None:
+            continue
+        hook = options.get("specname") or name
+        if hook not in hooks:
+            close = difflib.get_close_matches(hook, hooks, n=1)
+            problem(f"unknown hook {hook!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+            continue
+        try:  # each on its own, so that a bad one leaves the others alone
+            manager.register(SimpleNamespace(**{name: getattr(module, name)}), name)
+        except pluggy.PluginValidationError as error:
+            problem(f"{name} does not fit its hook: {str(error).splitlines()[-1]}")
     for kind, hook in KINDS.items():
         for implementation in getattr(manager.hook, hook).get_hookimpls():
             try:
@@ -211,7 +227,7 @@ def _register(registry: Registry, entry_point: metadata.EntryPoint) -> None:
                 continue
             for plugin in plugins:
                 if not isinstance(plugin, Plugin):
-                    problem(f"{hook} returned a list with {plugin!r}, expected featot.Plugin")
+                    problem(f"{hook} returned a list with {type(plugin).__name__} in it, expected featot.Plugin")
                 elif plugin.name in registry.plugins[kind]:
                     first = registry.plugins[kind][plugin.name]
                     problem(f"{kind} plugin {plugin.name!r} is already that of {first.owner} {first.version}")
@@ -220,9 +236,11 @@ def _register(registry: Registry, entry_point: metadata.EntryPoint) -> None:
 
 
 def _owner(entry_point: metadata.EntryPoint) -> tuple[str, str]:
-    if entry_point.dist is None:  # made by hand
-        return entry_point.value.partition(":")[0].partition(".")[0], "?"
-    return entry_point.dist.name, entry_point.dist.version
+    name = version = None
+    if entry_point.dist is not None:  # None: made by hand
+        with suppress(Exception):  # of a half removed distribution, these are None or raise
+            name, version = entry_point.dist.name, entry_point.dist.version
+    return name or entry_point.value.partition(":")[0].partition(".")[0], version or "?"
 
 
 def _one_line(error: BaseException) -> str:

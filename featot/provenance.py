@@ -19,6 +19,17 @@ from featot.files import AnyPath
 from featot.match import Record
 
 FORMAT = 1
+# What `read_record` promises; a parent stands before its child.
+_NEEDED: Mapping[tuple[str, ...], Any] = {
+    ("exemplar",): dict,
+    ("exemplar", "path"): str | None,
+    ("exemplar", "sha256"): str,
+    ("settings",): dict,
+    ("settings", "options"): dict,
+    ("versions",): dict,
+    ("device",): dict,
+    ("device", "threads"): int,
+}
 _LIBRARIES = ("featot", "torch", "numpy", "pillow", "faiss-gpu", "faiss-cpu")
 
 
@@ -46,6 +57,13 @@ def describe_device(device: torch.device) -> dict[str, Any]:
     return {"type": str(device), "name": name, "threads": torch.get_num_threads(), "cpus": os.cpu_count()}
 
 
+def differences(record: Mapping[str, Any], device: torch.device) -> list[str]:
+    """What has changed since ``record`` that may change the bits: "torch was 2.10, is now 2.11"."""
+    was: dict[str, Any] = {**record["versions"], "the device": record["device"].get("name")}
+    now: dict[str, Any] = {**versions(()), "the device": describe_device(device)["name"]}
+    return [f"{key} was {was[key]}, is now {now[key]}" for key in now if key in was and was[key] != now[key]]
+
+
 def seconds_per_level(history: Iterable[Record]) -> dict[str, float]:
     """Seconds spent at each resolution, by its name ("1/4")."""
     spent: dict[str, float] = {}
@@ -55,6 +73,15 @@ def seconds_per_level(history: Iterable[Record]) -> dict[str, float]:
         spent[name] = spent.get(name, 0.0) + record.seconds - before
         before = record.seconds
     return {name: round(seconds, 4) for name, seconds in spent.items()}
+
+
+def is_record(path: AnyPath) -> bool:
+    """Whether ``path`` holds the record of some run: then that of another run may take its place."""
+    try:
+        record = json.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and {"format", "task", "settings"} <= record.keys()
 
 
 def read_record(path: AnyPath) -> Mapping[str, Any]:
@@ -69,7 +96,10 @@ def read_record(path: AnyPath) -> Mapping[str, Any]:
         raise UsageError(f"cannot repeat {path}: it is no record of a synthesis")
     if record.get("format") != FORMAT:
         raise UsageError(f"cannot repeat {path}: its format is {record.get('format')!r}, expected {FORMAT}")
-    missing = [key for key in ("exemplar", "settings", "device") if not isinstance(record.get(key), dict)]
-    if missing:
-        raise UsageError(f"cannot repeat {path}: the record has no {missing[0]!r}")
+    for keys, kind in _NEEDED.items():
+        value: Any = record
+        for key in keys:
+            value = value.get(key)
+        if not isinstance(value, kind) or value == 0:
+            raise UsageError(f"cannot repeat {path}: the record is damaged at {'.'.join(keys)!r}")
     return record

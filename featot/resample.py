@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from featot.errors import UsageError
 from featot.interfaces import Boundary, Size
 
 _SIDE, _SIGMA = 4, 1.0  # the Gaussian of the paper's pyramid (Houdard et al. 2021, Sec. 4)
@@ -16,11 +17,14 @@ def halve(image: Float[Tensor, "b c h w"], boundary: Boundary) -> Float[Tensor, 
     """Blurs by the 4×4 Gaussian of σ = 1 and keeps every second pixel.
 
     "periodic": the size is halved, rounding up (an odd side leaves one irregular step somewhere on the torus);
-    "valid": only windows inside the image, so ``(h − 4) // 2 + 1``, and at least 4 pixels are needed.
+    "valid": only windows inside the image, so ``(h − 4) // 2 + 1``.
+    Raises `featot.UsageError` for a "valid" image of less than 4 pixels a side.
     """
+    h, w = image.shape[2:]
     if boundary == "periodic":
-        h, w = image.shape[2:]
         image = wrap(image, before=1, after=(1 + h % 2, 1 + w % 2))
+    elif min(h, w) < _SIDE:
+        raise UsageError(f"an image of {h}x{w} is too small to be halved; expected at least {_SIDE} pixels a side")
     channels = image.shape[1]
     taps = torch.exp(-((torch.arange(_SIDE, dtype=image.dtype, device=image.device) - 1.5) ** 2) / (2 * _SIGMA**2))
     taps = taps / taps.sum()

@@ -6,7 +6,8 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from featot.files import AnyPath, write_text
 from featot.images import read_image, write_image
 from featot.interfaces import FeatureExtractor, Parametrization, Size
 from featot.match import Callback, LossFactory, OptimizerName, Record, Term, match
-from featot.options import to_dict
+from featot.options import build, to_dict
 from featot.plugins import Registry, load_registry, route_options
 from featot.schedule import coarse_to_fine
 
@@ -58,6 +59,8 @@ class SynthesisSettings:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"expected {name} of at least {least}, got {value}")
+            if value is not None and value >= 2**63:
+                raise UsageError(f"expected {name} below 2^63, got {value}")
         if self.size is not None and min(self.size) < 1:
             raise UsageError(f"expected a size HxW of at least 1x1, got {self.size[0]}x{self.size[1]}")
 
@@ -66,7 +69,9 @@ class SynthesisSettings:
         """The settings of an earlier run, from `featot.provenance.read_record`."""
         try:
             values = dict(record["settings"])
-            return cls(**{**values, "size": tuple(values["size"])})
+            options = dict(values.pop("options"))
+            settings: SynthesisSettings = build(cls, values, "a synthesis")
+            return dataclasses.replace(settings, options=options)
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"cannot repeat the run: its record's settings are damaged ({error})") from None
 
@@ -92,7 +97,7 @@ class Synthesis:
         """
         write_image(self.image, path)
         sidecar = Path(path).with_suffix(".json")
-        write_text(sidecar, json.dumps(self.record, indent=1, ensure_ascii=False) + "\n")
+        write_text(sidecar, json.dumps(self.record, indent=1) + "\n")
         return sidecar
 
 
@@ -124,9 +129,10 @@ def synthesize(
     chosen = {kind: registry.get(kind, getattr(settings, kind)) for kind in _KINDS if kind not in objects}
     options = route_options(chosen, settings.options)
     device = find_device(settings.device)
-    pixels = _pixels(exemplar).to(device)
+    pixels = _pixels(exemplar)
     exemplar_size = (pixels.shape[2], pixels.shape[3])
     size = settings.size or exemplar_size
+    _check_levels(settings.levels, exemplar_size)
     _check_memory(size, pixels.shape[1])
 
     extractor: FeatureExtractor = objects.get("features") or chosen["features"].create(options["features"])
@@ -140,7 +146,8 @@ def synthesize(
         optimizer=settings.optimizer,
     )
     ready = time.perf_counter()
-    try:
+    with _memory_errors(size):
+        pixels = pixels.to(device)
         result = match(
             param,
             [Term(exemplar=pixels, extractor=extractor, loss=loss)],
@@ -150,10 +157,6 @@ def synthesize(
             generator=torch.Generator().manual_seed(settings.seed),
             callback=callback,
         )
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate" not in str(error):
-            raise
-        raise _out_of_memory(size) from error
     record = {
         "format": provenance.FORMAT,
         "task": "synthesize",
@@ -197,11 +200,11 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         device = None
-    if device is None or device.type not in ("cpu", "cuda"):
+    if device is None or device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index):
         raise UsageError(f"unknown device {name!r} (choose from: auto, cpu, cuda, cuda:N)")
-    available = torch.cuda.device_count() if device.type == "cuda" else 1
-    if (device.index or 0) >= available:
-        found = f"{available} CUDA devices" if available else "no CUDA device"
+    available = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= available:
+        found = f"{available} CUDA device{'s' if available > 1 else ''}" if available else "no CUDA device"
         raise UsageError(f"device {name!r} is not here: torch sees {found}; 'cpu' and 'auto' always work")
     return device
 
@@ -209,16 +212,28 @@ def find_device(name: str) -> torch.device:
 def _pixels(exemplar: AnyPath | Tensor | np.ndarray) -> Float[Tensor, "1 c h w"]:
     if not isinstance(exemplar, Tensor | np.ndarray):
         return read_image(exemplar)
-    image = torch.as_tensor(exemplar)
-    image = image[None] if image.ndim == 3 else image
-    if image.ndim != 4 or len(image) != 1 or image.shape[1] not in (1, 3) or not image.is_floating_point():
-        got = f"{tuple(image.shape)} of {image.dtype}"
+    floating = exemplar.is_floating_point() if isinstance(exemplar, Tensor) else exemplar.dtype.kind == "f"
+    *batch, channels, h, w = exemplar.shape if exemplar.ndim >= 3 else (0, 0, 0, 0)
+    if not (floating and batch in ([], [1]) and channels in (1, 3) and h * w > 0):
+        got = f"{tuple(exemplar.shape)} of {exemplar.dtype}"
         raise UsageError(f"expected an exemplar (c, h, w) or (1, c, h, w), float, c 1 or 3, got {got}")
+    if isinstance(exemplar, np.ndarray):  # torch wants it writable, without negative strides, in native byte order
+        exemplar = torch.from_numpy(exemplar.astype(np.float32))
+    image = exemplar.detach().float().reshape(1, channels, h, w)
     if not torch.isfinite(image).all():
         raise UsageError("expected an exemplar with finite pixels, got NaN or infinity")
     if image.min() < 0 or image.max() > 1:
         raise UsageError(f"expected pixels in [0, 1], got {float(image.min()):.4g} to {float(image.max()):.4g}")
-    return image.float()
+    return image
+
+
+def _check_levels(levels: int | None, exemplar_size: Size) -> None:
+    most, side = 1, min(exemplar_size)
+    while side >= 4:  # what `featot.resample.halve` needs
+        most, side = most + 1, (side - 4) // 2 + 1
+    if levels is not None and levels > most:
+        h, w = exemplar_size
+        raise UsageError(f"expected levels of at most {most} for an exemplar of {h}x{w} pixels, got {levels}")
 
 
 def _check_memory(size: Size, channels: int) -> None:
@@ -227,6 +242,18 @@ def _check_memory(size: Size, channels: int) -> None:
         return
     if size[0] * size[1] * channels * _BYTES_PER_VALUE > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
         raise _out_of_memory(size)
+
+
+@contextmanager
+def _memory_errors(size: Size) -> Iterator[None]:
+    """Tells apart the ways in which torch says that memory is out from real errors."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        full = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if full or "can't allocate memory" in str(error) or "out of memory" in str(error):
+            raise _out_of_memory(size) from error
+        raise
 
 
 def _out_of_memory(size: Size) -> FeatotError:

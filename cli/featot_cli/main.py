@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import io
+import os
+import signal
 import sys
+import time
 import warnings
 from typing import Any
 
@@ -11,7 +15,7 @@ import click
 
 import featot
 from featot.errors import FeatotError, unknown_name
-from featot.plugins import Registry, load_registry
+from featot.plugins import PluginProblem, Registry, load_registry
 
 # Named, not imported: `featot --help` loads no torch.
 _COMMANDS = {
@@ -70,9 +74,13 @@ class LazyRegistry:
     @property
     def registry(self) -> Registry:
         if self._registry is None:
-            self._registry = load_registry()
-            for problem in self._registry.problems:
-                click.echo(f"featot: warning: {problem}", err=True)
+            self._registry = registry = load_registry()
+            for name in _COMMANDS.keys() & registry.plugins["command"].keys():
+                taken = registry.plugins["command"].pop(name)
+                why = f"command {name!r} is one of featot's own"
+                registry.problems.append(PluginProblem(taken.owner, taken.version, why))
+            for problem in registry.problems:
+                _show_warning(problem)
         return self._registry
 
 
@@ -95,24 +103,68 @@ def cli() -> None:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Runs the command line. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Runs the command line. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+
+    Whatever goes wrong is one line on standard error; with FEATOT_DEBUG set, a bug also shows its traceback.
+    """
+    _interrupt_once()
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that knows no ψ gets \u03c8
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = cli.main(args=args, prog_name="featot", standalone_mode=False)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         code = error.exit_code
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "featot"
+        code = _fail(f"{error.format_message()} See: {command} --help", error.exit_code)
+    except click.ClickException as error:
+        code = _fail(error.format_message(), error.exit_code)
     except FeatotError as error:
-        click.echo(f"featot: {error}", err=True)
-        code = error.exit_code
+        code = _fail(str(error), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("featot: interrupted, nothing was written", err=True)
-        code = 130
-    except BrokenPipeError:  # the reader of our output has gone: nothing left to say
-        sys.stderr.close()
-        code = 1
+        code = _fail("interrupted", 130)
+    except MemoryError:
+        code = _fail("not enough memory", 1)
+    except OSError as error:
+        code = _fail(str(error), 1)
+    except Exception as error:
+        if os.environ.get("FEATOT_DEBUG"):
+            raise
+        code = _fail(f"{type(error).__name__}: {error} (this is a bug; FEATOT_DEBUG=1 shows where)", 1)
+    if code == 130:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # an echo must not hit the interpreter as it ends
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _interrupt_once() -> None:
+    """From now on Ctrl-C raises KeyboardInterrupt at most once a second.
+
+    Wrappers such as `timeout` and `uv run` pass on the SIGINT that the terminal has already sent, and hands press
+    twice: the echo must not hit while the first is being answered by writing the image.
+    """
+    last = -1.0
+
+    def interrupt(*_: Any) -> None:
+        nonlocal last
+        if time.monotonic() - last > 1:
+            last = time.monotonic()
+            raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as in the background
+        signal.signal(signal.SIGINT, interrupt)
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"featot: {_one_line(message)}", err=True)
+    return code
+
+
 def _show_warning(message: Any, *_: Any, **__: Any) -> None:
-    click.echo(f"featot: warning: {message}", err=True)
+    click.echo(f"featot: warning: {_one_line(str(message))}", err=True)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.splitlines())

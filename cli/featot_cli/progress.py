@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from featot.errors import FeatotError
 from featot.images import write_image
 from featot.match import Callback, MatchState
 
@@ -18,7 +20,11 @@ _PREVIEW_SECONDS = 1.0
 
 @contextmanager
 def progress_bar(*, quiet: bool) -> Iterator[Callback]:
-    """A callback that moves a bar on standard error: stage, size, loss and time left. Silent if ``quiet``."""
+    """A callback that moves a bar on standard error: level, size, loss and time left.
+
+    Silent if ``quiet``, or where standard error is no terminal.
+    """
+    console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -28,7 +34,7 @@ def progress_bar(*, quiet: bool) -> Iterator[Callback]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=quiet, transient=True) as progress:
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as progress:
         bar = progress.add_task("preparing", total=1, loss="–")
 
         def update(state: MatchState) -> None:
@@ -45,18 +51,23 @@ def progress_bar(*, quiet: bool) -> Iterator[Callback]:
 
 
 @contextmanager
-def preview_file(out: Path | None) -> Iterator[Callback]:
-    """A callback that writes the image as it is, about once a second, to NAME.preview.SUFFIX; gone at the end."""
-    if out is None:
+def preview_file(path: Path | None) -> Iterator[Callback]:
+    """A callback that writes the image as it is to ``path``, about once a second; the file is gone at the end.
+
+    A preview that cannot be written is a warning: the run goes on.
+    """
+    if path is None:
         yield lambda state: None
         return
-    path = out.with_suffix(f".preview{out.suffix}")
-    last = 0.0
+    last = -_PREVIEW_SECONDS
 
     def update(state: MatchState) -> None:
         nonlocal last
         if time.monotonic() - last >= _PREVIEW_SECONDS:
-            write_image(state.image().clamp(0, 1), path)
+            try:
+                write_image(state.image(), path)
+            except FeatotError as error:
+                warnings.warn(f"no preview: {error}", stacklevel=1)
             last = time.monotonic()
 
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import warnings
 from pathlib import Path
@@ -82,6 +83,7 @@ def synth(
     # Imported here, with torch: --help does not wait for it.
     from featot.files import check_writable
     from featot.images import check_image_suffix
+    from featot.provenance import is_record
     from featot.tasks import synthesize
     from featot_cli.progress import preview_file, progress_bar
 
@@ -96,23 +98,27 @@ def synth(
     else:
         raise UsageError("which image? Expected an EXEMPLAR, as in: featot synth bricks.png")
     path = Path(out) if out is not None else Path(f"{Path(exemplar).stem}_synth.png")
-    check_image_suffix(path)
-    if path.exists() and Path(exemplar).exists() and path.samefile(exemplar):
-        raise UsageError(f"cannot write {path}: it is the exemplar; choose another name with --out")
-    for file in (path, path.with_suffix(".json")):
+    check_image_suffix(path, settings.size)
+    sidecar = path.with_suffix(".json")
+    growing = path.with_suffix(f".preview{path.suffix}") if preview else None
+    for file in (path, sidecar, *([growing] if growing else [])):
         check_writable(file)
+        if os.path.exists(file) and os.path.exists(exemplar) and os.path.samefile(file, exemplar):
+            raise UsageError(f"cannot write {file}: it is the exemplar; choose another name with --out")
+    if sidecar.exists() and not is_record(sidecar):
+        raise UsageError(f"cannot write {sidecar}: a file of another kind is there; choose another name with --out")
 
-    with progress_bar(quiet=quiet or as_json) as show, preview_file(path if preview else None) as grow:
+    with progress_bar(quiet=quiet or as_json) as show, preview_file(growing) as grow:
 
         def callback(state: Any) -> None:
             show(state)
             grow(state)
 
         result = synthesize(exemplar, settings, callback=callback, registry=lazy.registry)
-    sidecar = result.save(path)
+    result.save(path)
     if as_json:
-        click.echo(json.dumps(result.record, ensure_ascii=False))
-    elif not quiet:
+        click.echo(json.dumps(result.record))
+    elif not quiet and not result.interrupted:
         h, w = result.image.shape[2:]
         seconds = result.record["timings"]["match"]
         click.echo(f"{path}  {h}x{w}, loss {result.record['loss']:.4g}, {seconds:.1f} s; record in {sidecar}")
@@ -129,7 +135,7 @@ def _split(mixed: tuple[str, ...], out: str | None) -> tuple[dict[str, str], str
         key, equals, value = text.partition("=")
         if not equals:
             outputs.append(text)
-        elif not re.fullmatch(r"[A-Za-z_][\w.]*", key):
+        elif not re.fullmatch(r"[A-Za-z_][\w.-]*", key):
             raise UsageError(f"bad option {text!r}: expected KEY=VALUE; for a file with '=' in its name use --out")
         elif key in options:
             raise UsageError(f"option {key!r} is given twice: {options[key]!r} and {value!r}")
@@ -154,18 +160,28 @@ def _recorded(from_json: str, exemplar: str | None, changes: dict[str, Any]) -> 
     import torch
 
     from featot.images import read_image
-    from featot.provenance import fingerprint, read_record
-    from featot.tasks import SynthesisSettings
+    from featot.provenance import differences, fingerprint, read_record
+    from featot.tasks import SynthesisSettings, find_device
 
     if changes:
-        wrong = ", ".join("--" + name.replace("_", "-") for name in changes)
-        raise UsageError(f"--from-json repeats a run as it was; it cannot go with {wrong}")
+        names = ("-o KEY=VALUE" if name == "options" else "--" + name.replace("_", "-") for name in changes)
+        raise UsageError(f"--from-json repeats a run as it was; it cannot go with {', '.join(names)}")
     record = read_record(from_json)
     settings = SynthesisSettings.from_record(record)
-    exemplar = record["exemplar"]["path"] if exemplar is None else exemplar
+    device = find_device(settings.device)
     if exemplar is None:
-        raise UsageError(f"the run in {from_json} had no exemplar file; name it: featot synth EXEMPLAR --from-json …")
-    if fingerprint(read_image(exemplar)) != record["exemplar"]["sha256"]:
-        warnings.warn(f"{exemplar} has changed since the run in {from_json}: the image will differ", stacklevel=1)
+        exemplar = record["exemplar"]["path"]
+        if exemplar is None or not os.path.exists(exemplar):
+            where = "was no file" if exemplar is None else f"{exemplar} is gone"
+            raise UsageError(f"the exemplar of {from_json} {where}; name it: featot synth EXEMPLAR --from-json FILE")
     torch.set_num_threads(record["device"]["threads"])  # sums depend on how they are shared out
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # told when it is read for the run
+        changed = fingerprint(read_image(exemplar)) != record["exemplar"]["sha256"]
+    if changed:
+        warnings.warn(f"{exemplar} has changed since the run in {from_json}: the image will differ", stacklevel=1)
+    if record.get("interrupted"):
+        warnings.warn(f"the run in {from_json} was interrupted; this one goes to its end", stacklevel=1)
+    for difference in differences(record, device):
+        warnings.warn(f"{difference} since the run in {from_json}: the image may differ", stacklevel=1)
     return exemplar, settings

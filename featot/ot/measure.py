@@ -5,22 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from featot.errors import UsageError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Measure:
     """``points`` ``(m, d)`` carrying ``weights`` ``(m,)`` that sum to 1 (uniform where none are given).
 
-    Raises `featot.UsageError` for an empty cloud, a value that is not finite, or weights that are negative,
-    of another length, or do not sum to 1.
+    Raises `featot.UsageError` for an empty cloud, a value that is not finite, or weights that are negative, of
+    another length, dtype or device than the points, or do not sum to 1.
     """
 
-    points: Float[Tensor, "m d"]
-    weights: Float[Tensor, " m"] = None  # type: ignore[assignment]  # filled in below, never None afterwards
+    points: Tensor
+    weights: Tensor = None  # type: ignore[assignment]  # filled in below, never None afterwards
 
     def __post_init__(self) -> None:
         points = self.points
@@ -36,6 +35,9 @@ class Measure:
         weights = self.weights
         if weights.shape != points.shape[:1]:
             raise UsageError(f"expected {len(points)} weights, one a point, got shape {tuple(weights.shape)}")
+        if (weights.dtype, weights.device) != (points.dtype, points.device):
+            like = f"{points.dtype} on {points.device}"
+            raise UsageError(f"expected weights like the points, {like}, got {weights.dtype} on {weights.device}")
         if not torch.isfinite(weights).all() or (weights < 0).any():
             raise UsageError("expected finite weights of at least 0")
         if abs(float(weights.double().sum()) - 1) > 1e-4:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 from types import ModuleType
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from featot.errors import FeatotError, unknown_name
+from featot.errors import FeatotError, UsageError, unknown_name
 
 BACKENDS = ("auto", "torch", "faiss")
 
@@ -23,15 +22,23 @@ _FAISS_WINS_FROM = 12_000
 
 
 def nearest(
-    x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], bias: Float[Tensor, " m"], backend: str = "auto"
+    x: Tensor, y: Tensor, bias: Tensor, backend: str = "auto"
 ) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"]]:
     """``min_j`` and ``argmin_j`` of ``bias_j − 2⟨x_i, y_j⟩`` for every row of x; never an n×m matrix.
 
-    With ``bias = ‖y‖² − ψ`` this is the c-transform of ψ less ``‖x‖²``. ``backend``: "torch" (any device and
-    dtype), "faiss" (CPU, float32), or "auto": the faster of the two by size.
+    ``x``: ``(n, d)``; ``y``: ``(m, d)``; ``bias``: ``(m,)``. With ``bias = ‖y‖² − ψ`` this is the c-transform of
+    ψ less ``‖x‖²``. ``backend``: "torch" (any device and dtype), "faiss" (CPU, float32), or "auto": the faster of
+    the two by size.
 
-    Raises `featot.UsageError` for an unknown backend, `featot.FeatotError` where faiss cannot do it.
+    Raises `featot.UsageError` for an unknown backend or inputs that do not match, `featot.FeatotError` where
+    faiss cannot do it.
     """
+    # FAISS reads bare pointers: an input of another shape or dtype would be read out of bounds.
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or bias.shape != y.shape[:1]:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (x, y, bias))
+        raise UsageError(f"expected x (n, d), y (m, d) and bias (m,), got {shapes}")
+    if not x.dtype == y.dtype == bias.dtype:
+        raise UsageError(f"expected x, y and bias of one dtype, got {x.dtype}, {y.dtype} and {bias.dtype}")
     chosen = _choose(x, y, backend)
     return _nearest_faiss(x, y, bias) if chosen == "faiss" else _nearest_torch(x, y, bias)
 
@@ -78,7 +85,7 @@ def _nearest_faiss(x: Tensor, y: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     # FAISS clamps negative distances to 0: lift the biased norms so that every one is at least a distance.
     lift = (y_norms - bias).max()
     norms = (bias + lift).contiguous()
-    values, indices = torch.empty(len(x)), torch.empty(len(x), dtype=torch.long)
+    values, indices = x.new_empty(len(x)), x.new_empty(len(x), dtype=torch.long)
     pointer = faiss.swig_ptr
     faiss.knn_L2sqr(
         pointer(x.numpy()),
@@ -96,7 +103,11 @@ def _nearest_faiss(x: Tensor, y: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
 
 @functools.cache
 def faiss_is_installed() -> bool:
-    return importlib.util.find_spec("faiss") is not None
+    try:
+        _faiss()
+    except ImportError:  # absent, or a GPU build whose CUDA libraries are
+        return False
+    return True
 
 
 @functools.cache

@@ -45,7 +45,10 @@ def semidual(
 
 
 def marginal(assignment: Int[Tensor, " n"], m: int, a: Float[Tensor, " n"] | None = None) -> Float[Tensor, " m"]:
-    """The mass that each y receives: ``Σ_i a_i 1[σ(i) = j]``. ``∂F/∂ψ`` is ``b`` less this."""
+    """The mass that each y receives: ``Σ_i a_i 1[σ(i) = j]``. ``∂F/∂ψ`` is ``b`` less this.
+
+    Its dtype is that of ``a``; for the uniform ``a=None``, torch's default.
+    """
     if a is None:
-        return torch.bincount(assignment, minlength=m).to(torch.get_default_dtype()) / len(assignment)
+        return torch.bincount(assignment, minlength=m) / len(assignment)
     return torch.bincount(assignment, weights=a, minlength=m).to(a.dtype)

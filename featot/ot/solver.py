@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -15,12 +14,12 @@ from featot.errors import UsageError, unknown_name
 from featot.ot.measure import Measure
 from featot.ot.semidual import c_transform, marginal
 
-Method = Literal["annealed", "ascent"]
+METHODS = ("annealed", "ascent")
 
 _ROWS = 512  # rows of the n×m problem that the annealed method keeps at once
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class SemiDiscreteResult:
     """What a solve found. ``value`` is F(ψ): a lower bound of OT(a, b), tight at the best ψ.
 
@@ -38,9 +37,9 @@ class SemiDiscreteResult:
     log: list[tuple[int, float]] = field(repr=False)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class SolverState:
-    """What a callback sees: the iteration, the best value of F so far and the present ψ ``(m,)``."""
+    """What a callback sees: the iteration, the best value of F so far and its ψ, over the y that carry mass."""
 
     iteration: int
     value: float
@@ -61,7 +60,7 @@ class SemiDiscreteSolver:
     ``max_iter``: steps of ψ. ``evaluate_every``: steps between two evaluations of F; the best ψ is returned.
     """
 
-    method: Method = "annealed"
+    method: str = "annealed"
     max_iter: int = 200
     epsilon: float = 1e-3
     rate: float = 0.1
@@ -70,17 +69,18 @@ class SemiDiscreteSolver:
     callback: Callable[[SolverState], None] | None = None
 
     def __post_init__(self) -> None:
-        if self.method not in get_args(Method):
-            raise unknown_name("method", self.method, get_args(Method))
+        if self.method not in METHODS:
+            raise unknown_name("method", self.method, METHODS)
         if self.max_iter < 1 or self.evaluate_every < 1:
             raise UsageError("expected max_iter and evaluate_every of at least 1")
         if not 0 < self.epsilon <= 1:
             raise UsageError(f"expected epsilon in (0, 1], in units of the spread of y, got {self.epsilon}")
+        if not self.rate > 0:
+            raise UsageError(f"expected a rate above 0, got {self.rate}")
 
-    def solve(
-        self, source: Measure, target: Measure, potential_init: Float[Tensor, " m"] | None = None
-    ) -> SemiDiscreteResult:
-        """Transports ``source`` (x, a) to ``target`` (y, b), from ``potential_init`` or from ψ = 0."""
+    @torch.no_grad()
+    def solve(self, source: Measure, target: Measure, potential_init: Tensor | None = None) -> SemiDiscreteResult:
+        """Transports ``source`` (x, a) to ``target`` (y, b), from ``potential_init`` ``(m,)`` or from ψ = 0."""
         _check_pair(source, target, potential_init)
         carried = target.weights > 0  # a y without mass must not be chosen: it takes no part
         if not bool(carried.all()):
@@ -140,18 +140,20 @@ class SemiDiscreteSolver:
 
 
 def solve_semidiscrete(
-    x: Float[Tensor, "n d"],
-    y: Float[Tensor, "m d"],
-    a: Float[Tensor, " n"] | None = None,
-    b: Float[Tensor, " m"] | None = None,
+    x: Tensor,
+    y: Tensor,
+    a: Tensor | None = None,
+    b: Tensor | None = None,
     *,
-    method: Method = "annealed",
+    method: str = "annealed",
     max_iter: int = 200,
-    potential_init: Float[Tensor, " m"] | None = None,
+    potential_init: Tensor | None = None,
     backend: str = "auto",
     callback: Callable[[SolverState], None] | None = None,
 ) -> SemiDiscreteResult:
     """Optimal transport from (x, a) to (y, b) for the cost ``‖x − y‖²``; uniform weights where None.
+
+    ``x``: ``(n, d)``; ``y``: ``(m, d)``; ``a``: ``(n,)``; ``b`` and ``potential_init``: ``(m,)``.
 
     Raises `featot.UsageError` for points or weights that make no measure, or for shapes that do not match.
     """
@@ -216,5 +218,14 @@ def _check_pair(source: Measure, target: Measure, potential_init: Tensor | None)
         raise UsageError(f"expected x and y of one dimension, got {x.shape[1]} and {y.shape[1]}")
     if (x.dtype, x.device) != (y.dtype, y.device):
         raise UsageError(f"expected x and y alike, got {x.dtype} on {x.device} and {y.dtype} on {y.device}")
-    if potential_init is not None and potential_init.shape != target.weights.shape:
-        raise UsageError(f"expected potential_init of shape ({len(y)},), got {tuple(potential_init.shape)}")
+    center = target.weights @ y
+    farthest = float((x - center).square().sum(1).max() + (y - center).square().sum(1).max())
+    if not math.isfinite(4 * farthest):
+        raise UsageError(f"expected points whose squared distances fit in {x.dtype}; rescale them")
+    if potential_init is None:
+        return
+    if (potential_init.shape, potential_init.dtype) != (target.weights.shape, y.dtype):
+        got = f"{potential_init.dtype} of shape {tuple(potential_init.shape)}"
+        raise UsageError(f"expected potential_init of {y.dtype} and shape ({len(y)},), got {got}")
+    if not torch.isfinite(potential_init).all():
+        raise UsageError("expected a finite potential_init, got NaN or infinity")

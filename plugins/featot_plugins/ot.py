@@ -39,6 +39,7 @@ class OTLoss(Loss):
         if p == 2:
             value = squared.mean() - psi[assignment].mean() + weights @ psi
             return LossValue(value, squared.detach().new_full(squared.shape, 1 / len(points)))
-        softened = squared + 1e-6 * self.spread  # the derivative of ‖·‖^p has no limit at 0
+        # The derivative of ‖·‖^p has no limit at 0, where a constant target (of spread 0) is met exactly.
+        softened = squared + max(1e-6 * self.spread, torch.finfo(squared.dtype).tiny)
         curvature = p / 2 * softened.detach() ** (p / 2 - 1) / len(points)
         return LossValue((softened ** (p / 2)).mean(), curvature)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -36,7 +37,8 @@ def windows(
     """The ``size × size`` windows, ``stride`` pixels apart, each flattened as (row, column, channel).
 
     Where there would be more than ``max_points`` the stride grows, up to three quarters of the patch, so that the
-    windows still cover every pixel. None if not one window fits.
+    windows still cover every pixel: inside a border the last row and column end at it, nearer to their neighbours.
+    None if not one window fits.
     """
     if boundary == "periodic":
         image = wrap(image, before=0, after=(size - 1, size - 1))
@@ -46,5 +48,16 @@ def windows(
     if max_points is not None:
         while stride < 3 * size // 4 and len(image) * -(-h // stride) * -(-w // stride) > max_points:
             stride += 1
-    view = image.unfold(2, size, stride).unfold(3, size, stride)  # (b, c, rows, columns, size, size)
+    flush = boundary == "valid"
+    view = _unfold(
+        _unfold(image, 2, size, stride, flush), 3, size, stride, flush
+    )  # (b, c, rows, columns, size, size)
     return view.permute(0, 2, 3, 4, 5, 1).reshape(-1, size * size * image.shape[1])
+
+
+def _unfold(image: Tensor, axis: int, size: int, stride: int, flush: bool) -> Tensor:
+    """`torch.Tensor.unfold`, with one window more where the last would not be ``flush`` with the end."""
+    view = image.unfold(axis, size, stride)
+    if not flush or (image.shape[axis] - size) % stride == 0:
+        return view
+    return torch.cat([view, image.narrow(axis, image.shape[axis] - size, size).unfold(axis, size, 1)], dim=axis)

@@ -1,0 +1,70 @@
+"""The coarse-to-fine schedule."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from featot.resample import halve, halved_size
+from featot.schedule import coarse_to_fine, count_levels
+
+
+def test_stages_go_from_coarse_to_fine():
+    stages = coarse_to_fine((64, 96), (64, 64))
+    assert [stage.scale for stage in stages] == [2, 1, 0]
+    assert [stage.size for stage in stages] == [(16, 24), (32, 48), (64, 96)]
+
+
+def test_sizes_that_halve_unevenly():
+    stages = coarse_to_fine((255, 37), (256, 256), levels=4)
+    assert [stage.size for stage in stages] == [(32, 5), (64, 10), (128, 19), (255, 37)]
+    assert all(stage.size == halved_size((255, 37), stage.scale) for stage in stages)
+
+
+def test_one_level_is_the_plain_algorithm():
+    (stage,) = coarse_to_fine((255, 37), (256, 256), levels=1)
+    assert (stage.scale, stage.size, stage.num_steps) == (0, (255, 37), 500)
+
+
+def test_steps_are_those_of_the_finest_and_grow_by_half():
+    assert [stage.num_steps for stage in coarse_to_fine((64, 64), (64, 64), steps=16)] == [36, 24, 16]
+    assert [stage.num_steps for stage in coarse_to_fine((64, 64), (64, 64))] == [90, 60, 40]
+    assert [stage.num_steps for stage in coarse_to_fine((64, 64), (64, 64), levels=1, steps=3)] == [3]
+    assert all(stage.num_steps >= 1 for stage in coarse_to_fine((256, 256), (256, 256), steps=1))
+
+
+def test_rates_fall_and_are_larger_where_coarser():
+    stages = coarse_to_fine((64, 64), (64, 64))
+    assert all(first > last > 0 for first, last in (stage.rate for stage in stages))
+    assert stages[0].rate[0] > stages[1].rate[0] > stages[2].rate[0]
+
+
+def test_closed_form_goes_straight_to_v():
+    assert {stage.rate for stage in coarse_to_fine((64, 64), (64, 64), optimizer="closed-form")} == {(1.0, 1.0)}
+
+
+@pytest.mark.parametrize(
+    ("size", "exemplar", "levels"),
+    [
+        ((1, 1), (4, 4), 1),
+        ((12, 12), (12, 12), 1),
+        ((23, 512), (512, 512), 2),  # 23 → 12
+        ((22, 512), (512, 512), 1),  # 22 → 11
+        ((512, 512), (26, 300), 2),  # inside the border 26 → 12
+        ((512, 512), (25, 300), 1),  # 25 → 11
+        ((64, 64), (64, 64), 3),
+        ((255, 37), (256, 256), 2),
+        ((256, 256), (256, 256), 5),
+    ],
+)
+def test_count_levels(size, exemplar, levels):
+    assert count_levels(size, exemplar) == levels
+    assert len(coarse_to_fine(size, exemplar)) == levels
+
+
+@pytest.mark.parametrize("side", [26, 57, 100, 255])
+def test_the_coarsest_exemplar_has_12_pixels_a_side_and_one_level_more_would_not(side):
+    exemplar = torch.rand(1, 1, side, side)
+    for _ in range(count_levels((1024, 1024), (side, side)) - 1):
+        exemplar = halve(exemplar, "valid")
+    assert min(exemplar.shape[2:]) >= 12 > min(halve(exemplar, "valid").shape[2:])

@@ -1,0 +1,293 @@
+"""The contract checks: every built-in passes them, and whatever breaks the contract is caught."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+
+from featot.interfaces import FeatureExtractor, Loss, LossValue, Metric, Parametrization
+from featot.plugins import load_registry
+from featot.testing import check_extractor, check_loss, check_metric, check_parametrization
+from featot_plugins.image import Image
+from featot_plugins.msot import MSOT
+from featot_plugins.options import ImageOptions, MSOTOptions, OTLossOptions, PatchesOptions, PyramidOptions
+from featot_plugins.ot import OTLoss
+from featot_plugins.patches import Patches
+from featot_plugins.pyramid import Pyramid
+
+_PLUGINS = [plugin for plugin in load_registry().all() if plugin.kind != "command"]
+
+
+@pytest.mark.parametrize("plugin", _PLUGINS, ids=str)
+def test_registered_plugins(plugin):
+    if plugin.kind == "loss":
+        check_loss(plugin.factory())
+    elif plugin.kind == "features":
+        check_extractor(plugin.create())
+    elif plugin.kind == "param":
+        check_parametrization(plugin.create())
+    else:
+        check_metric(plugin.create())
+
+
+def test_every_kind_is_there():
+    assert {plugin.kind for plugin in _PLUGINS} == {"features", "param", "loss", "metric"}
+
+
+@pytest.mark.parametrize(
+    "extractor",
+    [
+        Patches(PatchesOptions(size=1)),
+        Patches(PatchesOptions(size=8, stride=5)),
+        Pyramid(PyramidOptions(size=7, scales=5)),
+        Pyramid(PyramidOptions(size=3, stride=2)),
+    ],
+    ids=lambda extractor: repr(extractor.options),
+)
+def test_extractors_with_other_options(extractor):
+    check_extractor(extractor)
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.5, 2.0])
+def test_losses_with_other_options(exponent):
+    check_loss(functools.partial(OTLoss, OTLossOptions(exponent=exponent, targets=50)))
+
+
+def test_other_plugins_with_other_options():
+    check_parametrization(Image(ImageOptions(noise=0.0)))
+    check_metric(MSOT(MSOTOptions(points=50, scales=1)))
+
+
+# Toys that are sound, but for the one thing that each test breaks.
+
+
+class Changed(FeatureExtractor):
+    """Two scales of patches, but for what ``change`` makes of the levels and the arguments of a call."""
+
+    def __init__(self, change=None, linear=False):
+        super().__init__()
+        self.change, self.linear = change, linear
+        self.calls = 0
+
+    def extract(self, image, *, scale=0, boundary="valid", max_points=None):
+        self.calls += 1
+        levels = Pyramid(PyramidOptions(size=3, scales=2)).extract(image, boundary=boundary, max_points=max_points)
+        arguments = {"image": image, "boundary": boundary, "max_points": max_points, "calls": self.calls}
+        return self.change(levels, arguments) if self.change else levels
+
+
+def _map(function):
+    return lambda levels, arguments: {name: function(points) for name, points in levels.items()}
+
+
+def _raise(levels, arguments):
+    if min(arguments["image"].shape[2:]) < 3:
+        raise ValueError("kernel larger than the image")
+    return levels
+
+
+def _fewer_on_the_torus(levels, arguments):
+    return {name: p[:9] if arguments["boundary"] == "periodic" else p for name, p in levels.items()}
+
+
+def _more_where_thinned(levels, arguments):
+    return {name: torch.cat([p] * 99) if arguments["max_points"] else p for name, p in levels.items()}
+
+
+def _holes_where_thinned(levels, arguments):
+    return {name: p[:20] if arguments["max_points"] else p for name, p in levels.items()}
+
+
+def _one_level_where_thinned(levels, arguments):
+    return {"1/1": levels["1/1"]} if arguments["max_points"] and levels else levels
+
+
+def _first_image_only(levels, arguments):
+    return {name: p[: len(p) // len(arguments["image"])] for name, p in levels.items()}
+
+
+def _wider_on_the_torus(levels, arguments):
+    return {name: torch.cat([p, p], 1) if arguments["boundary"] == "periodic" else p for name, p in levels.items()}
+
+
+def _new_names(levels, arguments):
+    return {f"{name} {arguments['calls']}": p for name, p in levels.items()}
+
+
+def test_the_toy_extractor_is_sound_if_nothing_is_changed():
+    check_extractor(Changed())
+    check_extractor(Changed(linear=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "linear", "sentence"),
+    [
+        (lambda levels, _: list(levels.values()), False, "must return a dict, got list"),
+        (lambda levels, _: {}, False, "no level"),
+        (lambda levels, _: dict(reversed(levels.items())), False, "finest first"),
+        (_new_names, False, "different level names"),
+        (_map(lambda p: p[:, :, None]), False, "must be"),
+        (_map(lambda p: p[:0]), False, "neither of them 0"),
+        (_map(lambda p: (p * 255).int()), False, "floating"),
+        (_map(lambda p: p / 0), False, "finite"),
+        (_map(lambda p: p + torch.rand(())), False, "differ from call to call"),
+        (_map(torch.Tensor.detach), False, "must be differentiable"),
+        (_map(lambda p: 0 * p), False, "gradient of zero everywhere"),
+        (_map(lambda p: (p - p.detach()).sqrt() + p), False, "must have a finite gradient"),
+        (_first_image_only, False, "must be pooled"),
+        (_wider_on_the_torus, False, "dimension"),
+        (_fewer_on_the_torus, False, "fewer points"),
+        (_raise, False, "too small must give {}"),
+        (_more_where_thinned, False, "max_points must not give more"),
+        (_one_level_where_thinned, False, "must not change the names"),
+        (_holes_where_thinned, True, "count in none"),
+        (_map(lambda p: 2 * p), True, "sum to 2, not 1"),
+        (_map(lambda p: 2 * p - p.roll(1, 1)), True, "negative weight"),
+        (_map(lambda p: p + 0.5), True, "not 0 for a black image"),
+    ],
+)
+def test_broken_extractors(change, linear, sentence):
+    with pytest.raises(AssertionError, match=sentence):
+        check_extractor(Changed(change, linear), channels=(1,))
+
+
+class ChangedImage(Parametrization):
+    """Free pixels, but for what the subclass says."""
+
+    resizable = True
+
+    def initialize(self, exemplar, size, generator):
+        self.set(torch.rand(1, exemplar.shape[1], *size, generator=generator))
+
+    def set(self, pixels):
+        self.pixels = pixels.requires_grad_()
+
+    def resize(self, size):
+        self.set(torch.nn.functional.interpolate(self.pixels.detach(), size))
+
+    def parameters(self):
+        return [self.pixels]
+
+    def __call__(self, size, generator):
+        return self.pixels
+
+
+def _changed(**attributes):
+    return type("Toy", (ChangedImage,), attributes)()
+
+
+def test_the_toy_parametrization_is_sound_if_nothing_is_changed():
+    check_parametrization(_changed())
+    check_parametrization(_changed(linear=True))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "sentence"),
+    [
+        ({"boundary": "torus"}, "boundary is 'torus'"),
+        ({"__call__": lambda self, size, generator: self.pixels[:, :, :32, :32]}, "got \\("),
+        ({"__call__": lambda self, size, generator: self.pixels[0]}, "got \\("),
+        ({"__call__": lambda self, size, generator: self.pixels.mean(1, keepdim=True)}, "expected an image"),
+        ({"__call__": lambda self, size, generator: self.pixels / 0}, "finite"),
+        ({"__call__": lambda self, size, generator: self.pixels.detach()}, "the image must be differentiable"),
+        ({"__call__": lambda self, size, generator: 0 * self.pixels}, "does not depend"),
+        ({"__call__": lambda self, size, generator: self.pixels * torch.rand(())}, "equal generators"),
+        ({"parameters": lambda self: []}, "leaf tensors"),
+        ({"parameters": lambda self: [self.pixels * 1]}, "leaf tensors"),
+        ({"parameters": lambda self: [self.pixels.detach()]}, "leaf tensors"),
+        ({"resize": lambda self, size: None}, "1, 35, 61"),
+        ({"resize": Parametrization.resize}, "resizable is True, but resize raises"),
+        ({"resizable": False}, "resize works, but resizable is False"),
+        ({"linear": True, "__call__": lambda self, size, generator: 3 * self.pixels}, "sum to 3"),
+        ({"linear": True, "__call__": lambda s, z, g: 2 * s.pixels - s.pixels.roll(1, 3)}, "negative weight"),
+    ],
+)
+def test_broken_parametrizations(attributes, sentence):
+    with pytest.raises(AssertionError, match=sentence):
+        check_parametrization(_changed(**attributes))
+
+
+class ChangedLoss(Loss):
+    """The distance to the target's mean, but for what the function ``options`` makes of it."""
+
+    def __init__(self, options, target, generator):
+        super().__init__(options, target, generator)
+        self.calls = 0
+
+    def __call__(self, points, *, improve=True):
+        self.calls += 1
+        squared = (points - self.target.points.mean(0)).square().sum(1)
+        weights = torch.full_like(squared, 1 / len(points)).detach()
+        changed = self.options(self, squared.mean(), points) if self.options else squared.mean()
+        return changed if isinstance(changed, LossValue) else LossValue(changed, weights)
+
+
+def test_the_toy_loss_is_sound_if_nothing_is_changed():
+    check_loss(functools.partial(ChangedLoss, None))
+    check_loss(functools.partial(ChangedLoss, lambda self, value, points: LossValue(value)))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda self, value, points: value * torch.ones(2), "must be a finite scalar"),
+        (lambda self, value, points: value * torch.inf, "must be a finite scalar"),
+        (lambda self, value, points: value.detach(), "differentiable"),
+        (lambda self, value, points: value + (points - points.detach()).sqrt().sum(), "finite"),
+        (lambda self, value, points: (value > 3) * 1.0 + 0 * value, "gradient is zero"),
+        (lambda self, value, points: value * self.calls, "improve=False changed the value"),
+        (lambda self, value, points: -value, "points of the target cost"),
+        (lambda self, value, points: value * torch.rand(()).add(1), "improve=False changed the value"),
+        (lambda self, value, points: LossValue(value, torch.ones(3)), "curvature"),
+        (lambda self, value, points: LossValue(value, -torch.ones(len(points))), "curvature"),
+    ],
+)
+def test_broken_losses(change, sentence):
+    with pytest.raises(AssertionError, match=sentence):
+        check_loss(functools.partial(ChangedLoss, change))
+
+
+def test_a_loss_that_uses_other_random_numbers():
+    factors = iter([1.0, 2.0, 3.0])
+
+    def factory(target, generator):
+        factor = next(factors)
+        return ChangedLoss(lambda self, value, points: factor * value, target, generator)
+
+    with pytest.raises(AssertionError, match="equal generators must give equal values"):
+        check_loss(factory)
+
+
+class Distance(Metric):
+    """The mean squared difference, but for what the function ``options`` makes of it."""
+
+    def __call__(self, image, exemplar):
+        distance = float((image - exemplar).square().mean())
+        return self.options(distance) if self.options else distance
+
+
+class Likeness(Distance):
+    lower_is_better = False
+
+
+def test_the_toy_metric_is_sound_if_nothing_is_changed():
+    check_metric(Distance())
+    check_metric(Likeness(lambda distance: -distance))
+
+
+@pytest.mark.parametrize(
+    ("metric", "sentence"),
+    [
+        (Distance(torch.tensor), "must be a finite float, got tensor"),
+        (Distance(lambda distance: float("nan")), "must be a finite float"),
+        (Distance(lambda distance: distance * float(torch.rand(()))), "differs from call to call"),
+        (Distance(lambda distance: -distance), "lower_is_better = True, but"),
+        (Distance(lambda distance: 1.0), "lower_is_better = True, but"),
+        (Likeness(), "lower_is_better = False, but"),
+    ],
+)
+def test_broken_metrics(metric, sentence):
+    with pytest.raises(AssertionError, match=sentence):
+        check_metric(metric)
