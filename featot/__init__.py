@@ -52,12 +52,12 @@ __all__ = [
     "Synthesis",
     "SynthesisSettings",
     "UsageError",
+    "__version__",
     "hookimpl",
     "option",
     "read_image",
     "synthesize",
     "write_image",
-    "__version__",
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from featot.errors import unknown_name
 from featot.interfaces import Size
 from featot.match import OptimizerName, Stage
 from featot.resample import halved_size
@@ -9,8 +10,9 @@ from featot.resample import halved_size
 _SMALLEST_SIDE = 12  # pixels of exemplar and image at the coarsest level, where none are asked for
 _STEPS, _SINGLE_LEVEL_STEPS = 40, 500  # the paper takes 500 at its one level
 _STEPS_GROWTH = 1.5  # a coarser level has a quarter of the pixels, so more steps there cost little
-_COARSE_RATE, _FINE_RATE, _RATE_DECAY = 0.03, 0.01, 0.1  # of Adam, in pixel values a step
-_CLOSED_FORM_RATE = 1.0  # λ: straight to v
+# The optimiser's step at the start and at the end of each level: of Adam in pixel values, of the closed form λ
+# (straight to v); L-BFGS finds its own.
+_RATES: dict[str, tuple[float, float]] = {"adam": (0.03, 0.003), "closed-form": (1.0, 1.0), "lbfgs": (1.0, 1.0)}
 
 
 def coarse_to_fine(
@@ -28,13 +30,10 @@ def coarse_to_fine(
     """
     levels = count_levels(size, exemplar_size) if levels is None else levels
     steps = (_SINGLE_LEVEL_STEPS if levels == 1 else _STEPS) if steps is None else steps
-    stages = []
+    if optimizer not in _RATES:
+        raise unknown_name("optimizer", optimizer, _RATES)
+    rate, stages = _RATES[optimizer], []
     for scale in reversed(range(levels)):
-        if optimizer == "closed-form":
-            rate = (_CLOSED_FORM_RATE, _CLOSED_FORM_RATE)
-        else:
-            first = _FINE_RATE + (_COARSE_RATE - _FINE_RATE) * scale / max(1, levels - 1)
-            rate = (first, first * _RATE_DECAY)
         num_steps = round(steps * _STEPS_GROWTH**scale)
         stages.append(Stage(scale=scale, size=halved_size(size, scale), num_steps=num_steps, rate=rate))
     return stages

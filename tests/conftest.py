@@ -7,7 +7,7 @@ from jaxtyping import install_import_hook
 # The PEP 484 tower: an int serves where a float is annotated, as it does for mypy.
 CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 # Only modules that compute: the others check what users and plugin authors hand them, in featot's own words.
-install_import_hook(["featot.ot", "featot.match", "featot.resample", "featot_plugins"], CHECKER)
+install_import_hook(["featot.ot", "featot.resample", "featot_plugins"], CHECKER)
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

@@ -33,10 +33,9 @@ def test_steps_are_those_of_the_finest_and_grow_by_half():
     assert all(stage.num_steps >= 1 for stage in coarse_to_fine((256, 256), (256, 256), steps=1))
 
 
-def test_rates_fall_and_are_larger_where_coarser():
+def test_rates_fall_within_a_level():
     stages = coarse_to_fine((64, 64), (64, 64))
     assert all(first > last > 0 for first, last in (stage.rate for stage in stages))
-    assert stages[0].rate[0] > stages[1].rate[0] > stages[2].rate[0]
 
 
 def test_closed_form_goes_straight_to_v():

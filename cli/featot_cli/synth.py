@@ -47,7 +47,7 @@ class SynthCommand(click.Command):
 @click.option("--loss", metavar="NAME", help="How it is compared.  [default: ot]")
 @click.option("--size", metavar="HxW", help="Size of the result in pixels, as 512x384 or 512.  [default: EXEMPLAR's]")
 @click.option("--seed", type=int, help="The same seed gives the same image.  [default: 0]")
-@click.option("--steps", type=int, help="Steps at the finest level; coarser ones take more.  [default: 40]")
+@click.option("--steps", type=int, help="Steps at the finest level.  [default: 40, or 500 with --levels 1]")
 @click.option("--levels", type=int, help="Resolutions from coarse to fine; 1 is the paper's plain algorithm.")
 @click.option("--optimizer", metavar="NAME", help="adam, lbfgs or closed-form.  [default: adam]")
 @click.option("--max-points", type=int, help="Thin levels with more points than this.  [default: 8192]")

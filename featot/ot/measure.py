@@ -40,8 +40,9 @@ class Measure:
             raise UsageError(f"expected weights like the points, {like}, got {weights.dtype} on {weights.device}")
         if not torch.isfinite(weights).all() or (weights < 0).any():
             raise UsageError("expected finite weights of at least 0")
-        if abs(float(weights.double().sum()) - 1) > 1e-4:
-            raise UsageError(f"expected weights that sum to 1, got {float(weights.sum()):.6g}")
+        mass = float(weights.detach().double().sum())
+        if abs(mass - 1) > 1e-4:
+            raise UsageError(f"expected weights that sum to 1, got {mass:.6g}")
 
     def __len__(self) -> int:
         return len(self.points)
@@ -52,8 +53,8 @@ class Measure:
 
     def spread(self) -> float:
         """The mean squared distance to the mean: the natural unit of the squared cost."""
-        mean = self.weights @ self.points
-        return float(self.weights @ (self.points - mean).square().sum(1))
+        points, weights = self.points.detach(), self.weights.detach()
+        return float(weights @ (points - weights @ points).square().sum(1))
 
     def subset(self, size: int, generator: torch.Generator | None = None) -> Measure:
         """At most ``size`` of the points, drawn without replacement (weights renormalised)."""

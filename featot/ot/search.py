@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from types import ModuleType
 
 import torch
@@ -17,8 +18,7 @@ BACKENDS = ("auto", "torch", "faiss")
 # and keeps a GPU busy.
 _CPU_TILE = (1024, 2048)
 _CUDA_TILE = (8192, 65536)
-# Measured on 4 cores at d = 48 (benchmarks/bench_search.py): FAISS wins once x and y are both large.
-_FAISS_WINS_FROM = 12_000
+_FAISS_LOCK = threading.Lock()
 
 
 def nearest(
@@ -39,8 +39,8 @@ def nearest(
         raise UsageError(f"expected x (n, d), y (m, d) and bias (m,), got {shapes}")
     if not x.dtype == y.dtype == bias.dtype:
         raise UsageError(f"expected x, y and bias of one dtype, got {x.dtype}, {y.dtype} and {bias.dtype}")
-    chosen = _choose(x, y, backend)
-    return _nearest_faiss(x, y, bias) if chosen == "faiss" else _nearest_torch(x, y, bias)
+    search = _nearest_faiss if _choose(x, y, backend) == "faiss" else _nearest_torch
+    return search(x.detach(), y.detach(), bias.detach())
 
 
 def _choose(x: Tensor, y: Tensor, backend: str) -> str:
@@ -52,14 +52,12 @@ def _choose(x: Tensor, y: Tensor, backend: str) -> str:
             raise FeatotError(f"the faiss backend searches float32 on the CPU, got {x.dtype} on {x.device}")
         if not faiss_is_installed():
             raise FeatotError("the faiss backend needs faiss (pip install faiss-cpu); 'torch' needs nothing")
-        # Below this many rows FAISS takes a path that ignores the biased norms.
-        return "faiss" if len(x) >= _faiss().cvar.distance_compute_blas_threshold else "torch"
-    large = min(len(x), len(y)) >= _FAISS_WINS_FROM
-    return "faiss" if backend == "auto" and fits and large and faiss_is_installed() else "torch"
+        return "faiss"
+    # Measured (benchmarks/bench_search.py): with its tiles in cache torch is as fast as FAISS or faster at any size.
+    return "torch"
 
 
 def _nearest_torch(x: Tensor, y: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    x, y_t, bias = x.detach(), y.detach().t(), bias.detach()
     rows, columns = _CUDA_TILE if x.is_cuda else _CPU_TILE
     values = x.new_full((len(x),), torch.inf)
     indices = torch.zeros(len(x), dtype=torch.long, device=x.device)
@@ -68,9 +66,9 @@ def _nearest_torch(x: Tensor, y: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     for i in range(0, len(x), rows):
         x_tile, best, best_index = x[i : i + rows], values[i : i + rows], indices[i : i + rows]
         for j in range(0, len(bias), columns):
-            y_tile, b_tile = y_t[:, j : j + columns], bias[j : j + columns]
+            y_tile, b_tile = y[j : j + columns], bias[j : j + columns]
             costs = buffer[: len(x_tile) * len(b_tile)].view(len(x_tile), len(b_tile))
-            value, index = torch.addmm(b_tile, x_tile, y_tile, alpha=-2, out=costs).min(dim=1)
+            value, index = torch.addmm(b_tile, x_tile, y_tile.t(), alpha=-2, out=costs).min(dim=1)
             better = value < best
             best.copy_(torch.where(better, value, best))
             best_index.copy_(torch.where(better, index + j, best_index))
@@ -80,24 +78,31 @@ def _nearest_torch(x: Tensor, y: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
 def _nearest_faiss(x: Tensor, y: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """FAISS's exact search with biased norms of y: nothing is rebuilt when ψ changes."""
     faiss = _faiss()
-    x, y = x.detach().contiguous(), y.detach().contiguous()
+    x, y = x.contiguous(), y.contiguous()
     x_norms, y_norms = x.square().sum(1), y.square().sum(1)
     # FAISS clamps negative distances to 0: lift the biased norms so that every one is at least a distance.
     lift = (y_norms - bias).max()
-    norms = (bias + lift).contiguous()
+    norms = bias + lift
     values, indices = x.new_empty(len(x)), x.new_empty(len(x), dtype=torch.long)
     pointer = faiss.swig_ptr
-    faiss.knn_L2sqr(
-        pointer(x.numpy()),
-        pointer(y.numpy()),
-        x.shape[1],
-        len(x),
-        len(y),
-        1,
-        pointer(values.numpy()),
-        pointer(indices.numpy()),
-        pointer(norms.numpy()),
-    )
+    # Small problems (n < 20, or n·d < 128 000, by version) would take a path that ignores the norms: none is small.
+    with _FAISS_LOCK:
+        threshold = faiss.cvar.distance_compute_blas_threshold
+        faiss.cvar.distance_compute_blas_threshold = 1
+        try:
+            faiss.knn_L2sqr(
+                pointer(x.numpy()),
+                pointer(y.numpy()),
+                x.shape[1],
+                len(x),
+                len(y),
+                1,
+                pointer(values.numpy()),
+                pointer(indices.numpy()),
+                pointer(norms.numpy()),
+            )
+        finally:
+            faiss.cvar.distance_compute_blas_threshold = threshold
     return values - x_norms - lift, indices
 
 

@@ -32,9 +32,11 @@ class Pyramid(FeatureExtractor):
         """Level "1/2^s" for every scale s from ``scale`` on, the first of them however small it is."""
         options: PyramidOptions = self.options
         levels: dict[str, Tensor] = {}
-        smallest = max(options.size, 4) if options.scales else _SMALLEST_SIDE
-        while min(image.shape[2:]) >= options.size:
-            points = windows(image, options.size, options.stride, boundary, max_points)
+        # Either way a patch has some 48 values: fewer tell little of a shape, more are copied whole.
+        size = options.size or (4 if image.shape[1] > 1 else 7)
+        smallest = max(size, 4) if options.scales else _SMALLEST_SIDE
+        while min(image.shape[2:]) >= size:
+            points = windows(image, size, options.stride, boundary, max_points)
             if points is None:
                 break
             levels[f"1/{2**scale}"] = points

@@ -29,7 +29,7 @@ def test_levels_are_the_patches_of_successive_halvings(boundary):
 @pytest.mark.parametrize("scales", [None, 3])
 def test_level_names_are_absolute(boundary, scales):
     """A level keeps its name and points from stage to stage."""
-    extractor, image = Pyramid(PyramidOptions(scales=scales)), _noise(1, 3, 64, 50)
+    extractor, image = Pyramid(PyramidOptions(size=4, scales=scales)), _noise(1, 3, 64, 50)
     whole = extractor.extract(image, boundary=boundary)
     halved = extractor.extract(halve(image, boundary), scale=1, boundary=boundary)
     assert list(halved) == list(whole)[1:]
@@ -39,18 +39,23 @@ def test_level_names_are_absolute(boundary, scales):
 
 
 def test_automatic_scales_keep_12_pixels_a_side():
-    extractor = Pyramid(PyramidOptions())
+    extractor = Pyramid(PyramidOptions(size=4))
     assert list(extractor.extract(_noise(1, 1, 24, 300), boundary="periodic")) == ["1/1", "1/2"]
     assert list(extractor.extract(_noise(1, 1, 22, 300), boundary="periodic")) == ["1/1"]
 
 
 def test_scales_asked_for():
     image = _noise(1, 1, 64, 64)
-    assert list(Pyramid(PyramidOptions(scales=1)).extract(image)) == ["1/1"]
-    assert list(Pyramid(PyramidOptions(scales=4)).extract(image)) == ["1/1", "1/2", "1/4", "1/8"]
-    assert list(Pyramid(PyramidOptions(scales=9)).extract(image)) == ["1/1", "1/2", "1/4", "1/8"]  # 64, 31, 14, 6; 2
+    assert list(Pyramid(PyramidOptions(size=4, scales=1)).extract(image)) == ["1/1"]
+    assert list(Pyramid(PyramidOptions(size=4, scales=4)).extract(image)) == ["1/1", "1/2", "1/4", "1/8"]
+    assert list(Pyramid(PyramidOptions(size=4, scales=9)).extract(image)) == [
+        "1/1",
+        "1/2",
+        "1/4",
+        "1/8",
+    ]  # 64, 31, 14, 6; 2
     # A stage coarser than all of them still has something to match.
-    assert list(Pyramid(PyramidOptions(scales=2)).extract(image, scale=3)) == ["1/8"]
+    assert list(Pyramid(PyramidOptions(size=4, scales=2)).extract(image, scale=3)) == ["1/8"]
 
 
 def test_small_images():
@@ -62,7 +67,7 @@ def test_small_images():
 
 
 def test_max_points_thins_only_the_levels_with_more():
-    extractor, image = Pyramid(PyramidOptions()), _noise(1, 1, 64, 64)
+    extractor, image = Pyramid(PyramidOptions(size=4)), _noise(1, 1, 64, 64)
     counts = {name: len(points) for name, points in extractor.extract(image, boundary="periodic").items()}
     assert counts == {"1/1": 4096, "1/2": 1024, "1/4": 256}
     thinned = extractor.extract(image, boundary="periodic", max_points=1024)
@@ -94,3 +99,9 @@ def test_gradient(boundary):
         return tuple(cloud.square() for cloud in levels.values())
 
     assert torch.autograd.gradcheck(points, _noise(1, 1, 12, 11, dtype=torch.float64).requires_grad_())
+
+
+@pytest.mark.parametrize(("channels", "dimension"), [(1, 49), (3, 48)])
+def test_patches_have_some_48_values_in_grey_as_in_colour(channels, dimension):
+    levels = Pyramid(PyramidOptions()).extract(torch.rand(1, channels, 32, 32))
+    assert {points.shape[1] for points in levels.values()} == {dimension}

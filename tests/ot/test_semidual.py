@@ -1,0 +1,138 @@
+"""The semi-dual: its value, its gradients, its bound; the c-transform and the marginal."""
+
+from __future__ import annotations
+
+import ot
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from featot.ot import c_transform, marginal, semidual
+
+
+def _problem(n=12, m=9, d=3, dtype=torch.float64, seed=0, device="cpu"):
+    """Clouds, a potential of the size of the costs, and weights of which none is uniform."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def rand(*shape):
+        return torch.rand(*shape, generator=generator, dtype=torch.float64)
+
+    x, y, psi, a, b = rand(n, d), 2 * rand(m, d) + 0.3, rand(m), rand(n) + 0.1, rand(m) + 0.1
+    return [t.to(device, dtype) for t in (x, y, psi, a / a.sum(), b / b.sum())]
+
+
+def _costs(x, y):
+    return (x[:, None] - y[None]).square().sum(2)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_c_transform_is_the_least_reduced_cost(dtype, tolerance, device):
+    x, y, psi, *_ = _problem(50, 40, dtype=dtype, device=device)
+    values, assignment = c_transform(x, y, psi)
+    expected, argmin = (_costs(x, y) - psi).min(dim=1)
+    assert values.dtype == dtype
+    torch.testing.assert_close(values, expected, rtol=tolerance, atol=tolerance)
+    assert torch.equal(assignment, argmin)
+
+
+def test_c_transform_of_a_shifted_potential_is_shifted_back():
+    x, y, psi, *_ = _problem()
+    values, assignment = c_transform(x, y, psi)
+    shifted, same = c_transform(x, y, psi + 5)
+    torch.testing.assert_close(shifted, values - 5)
+    assert torch.equal(assignment, same)
+
+
+def test_c_transform_carries_no_gradient_and_leaves_its_inputs():
+    x, y, psi, *_ = _problem()
+    before = x.clone(), y.clone(), psi.clone()
+    values, _ = c_transform(x.requires_grad_(), y.requires_grad_(), psi.requires_grad_())
+    assert not values.requires_grad
+    assert all(torch.equal(t, was) for t, was in zip((x, y, psi), before, strict=True))
+
+
+def test_value_is_its_definition(device):
+    x, y, psi, a, b = _problem(device=device)
+    reduced = (_costs(x, y) - psi).min(dim=1).values
+    torch.testing.assert_close(semidual(x, y, psi, a, b), a @ reduced + b @ psi)
+    torch.testing.assert_close(semidual(x, y, psi), reduced.mean() + psi.mean())
+
+
+def test_value_does_not_see_a_constant_in_psi():
+    x, y, psi, a, b = _problem()
+    torch.testing.assert_close(semidual(x, y, psi + 7, a, b), semidual(x, y, psi, a, b))
+
+
+def test_a_known_assignment_saves_the_search(monkeypatch):
+    x, y, psi, a, b = _problem()
+    assignment = c_transform(x, y, psi)[1]
+    expected = semidual(x, y, psi, a, b)
+    # A backend that does not exist would raise if anything were searched.
+    torch.testing.assert_close(semidual(x, y, psi, a, b, assignment=assignment, backend="none"), expected)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_gradcheck_in_x_y_and_psi(weighted, device):
+    x, y, psi, a, b = _problem(device=device)
+    weights = (a, b) if weighted else (None, None)
+    inputs = [t.requires_grad_() for t in (x, y, psi)]
+    assert torch.autograd.gradcheck(lambda x, y, psi: semidual(x, y, psi, *weights), inputs)
+
+
+def test_gradients_are_those_of_the_envelope_theorem():
+    x, y, psi, a, b = _problem()
+    semidual(x.requires_grad_(), y, psi.requires_grad_(), a, b).backward()
+    assignment = c_transform(x, y, psi)[1]
+    torch.testing.assert_close(x.grad, 2 * a[:, None] * (x - y[assignment]).detach())
+    torch.testing.assert_close(psi.grad, b - marginal(assignment, len(y), a))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    n=st.integers(1, 12),
+    m=st.integers(1, 12),
+    d=st.integers(1, 4),
+    seed=st.integers(0, 10**6),
+    scale=st.sampled_from([0.0, 0.1, 1.0, 30.0]),
+)
+def test_any_potential_gives_a_lower_bound(n, m, d, seed, scale):
+    x, y, psi, a, b = _problem(n, m, d, seed=seed)
+    optimum = ot.emd2(a.numpy(), b.numpy(), _costs(x, y).numpy())
+    assert float(semidual(x, y, scale * psi, a, b)) <= optimum + 1e-9 * (1 + scale)
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 10**6))
+def test_the_optimal_potential_attains_the_cost(seed):
+    x, y, _, a, b = _problem(seed=seed)
+    optimum, log = ot.emd2(a.numpy(), b.numpy(), _costs(x, y).numpy(), log=True)
+    psi = torch.as_tensor(log["v"])
+    assert float(semidual(x, y, psi, a, b)) == pytest.approx(optimum, rel=1e-9)
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 10**6), t=st.floats(0, 1))
+def test_concave_in_psi(seed, t):
+    x, y, psi, a, b = _problem(seed=seed)
+    other = psi.flip(0) * 3
+    between = semidual(x, y, t * psi + (1 - t) * other, a, b)
+    assert between >= t * semidual(x, y, psi, a, b) + (1 - t) * semidual(x, y, other, a, b) - 1e-12
+
+
+def test_zero_potential_is_the_mean_distance_to_the_nearest():
+    x = torch.tensor([[0.0], [3.0], [9.0]])
+    y = torch.tensor([[1.0], [10.0]])
+    assert semidual(x, y, torch.zeros(2)).item() == pytest.approx((1 + 4 + 1) / 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_marginal_counts_the_mass_that_arrives(dtype, device):
+    assignment = torch.tensor([0, 2, 2, 0, 2], device=device)
+    a = torch.tensor([0.1, 0.2, 0.3, 0.1, 0.3], dtype=dtype, device=device)
+    received = marginal(assignment, 4, a)
+    assert received.dtype == dtype
+    torch.testing.assert_close(received, torch.tensor([0.2, 0, 0.8, 0], dtype=dtype, device=device))
+    uniform = marginal(assignment, 4)
+    assert uniform.dtype == torch.float32  # torch's default
+    torch.testing.assert_close(uniform, torch.tensor([0.4, 0, 0.6, 0], device=device))
