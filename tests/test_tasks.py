@@ -312,8 +312,8 @@ def test_a_size_far_beyond_memory_is_refused_at_once():
 
 
 def test_a_size_beyond_the_memory_of_this_machine_is_refused(monkeypatch):
-    """400 kB of memory: enough for 16x20 pixels, not for 64x64."""
-    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4000, "SC_PHYS_PAGES": 100}.__getitem__)
+    """40 kB of memory: enough for 16x20 pixels, not for 64x64."""
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4000, "SC_PHYS_PAGES": 10}.__getitem__)
     assert _quick(size=(16, 20)).image.shape == (1, 1, 16, 20)
     with pytest.raises(FeatotError, match="not enough memory to make 64x64 pixels"):
         _quick(size=(64, 64))
