@@ -27,8 +27,8 @@ def nearest(
     """``min_j`` and ``argmin_j`` of ``bias_j − 2⟨x_i, y_j⟩`` for every row of x; never an n×m matrix.
 
     ``x``: ``(n, d)``; ``y``: ``(m, d)``; ``bias``: ``(m,)``. With ``bias = ‖y‖² − ψ`` this is the c-transform of
-    ψ less ``‖x‖²``. ``backend``: "torch" (any device and dtype), "faiss" (CPU, float32), or "auto": the faster of
-    the two by size.
+    ψ less ``‖x‖²``. ``backend``: "torch" (any device and dtype), "faiss" (CPU, float32), or "auto": torch, as
+    long as no other is measured to be faster.
 
     Raises `featot.UsageError` for an unknown backend or inputs that do not match, `featot.FeatotError` where
     faiss cannot do it.

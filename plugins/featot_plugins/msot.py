@@ -21,9 +21,6 @@ class MSOT(Metric):
     least that can be told apart, which is what a score is to be compared with.
     """
 
-    def __init__(self, options: MSOTOptions) -> None:
-        super().__init__(options)
-
     def __call__(self, image: Float[Tensor, "1 c h w"], exemplar: Float[Tensor, "1 c2 h2 w2"]) -> float:
         if image.shape[1] != exemplar.shape[1]:
             raise UsageError(f"image and exemplar differ in channels: {image.shape[1]} and {exemplar.shape[1]}")

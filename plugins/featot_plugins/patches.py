@@ -16,9 +16,6 @@ class Patches(FeatureExtractor):
 
     linear = True
 
-    def __init__(self, options: PatchesOptions) -> None:
-        super().__init__(options)
-
     def extract(
         self,
         image: Float[Tensor, "b c h w"],
@@ -27,7 +24,8 @@ class Patches(FeatureExtractor):
         boundary: Boundary = "valid",
         max_points: int | None = None,
     ) -> dict[str, Float[Tensor, "_ _"]]:
-        points = windows(image, self.options.size, self.options.stride, boundary, max_points)
+        options: PatchesOptions = self.options
+        points = windows(image, options.size, options.stride, boundary, max_points)
         return {} if points is None else {f"1/{2**scale}": points}
 
 
@@ -49,9 +47,8 @@ def windows(
         while stride < 3 * size // 4 and len(image) * -(-h // stride) * -(-w // stride) > max_points:
             stride += 1
     flush = boundary == "valid"
-    view = _unfold(
-        _unfold(image, 2, size, stride, flush), 3, size, stride, flush
-    )  # (b, c, rows, columns, size, size)
+    # (b, c, rows, columns, size, size)
+    view = _unfold(_unfold(image, 2, size, stride, flush), 3, size, stride, flush)
     return view.permute(0, 2, 3, 4, 5, 1).reshape(-1, size * size * image.shape[1])
 
 

@@ -18,9 +18,6 @@ class Pyramid(FeatureExtractor):
 
     linear = True
 
-    def __init__(self, options: PyramidOptions) -> None:
-        super().__init__(options)
-
     def extract(
         self,
         image: Float[Tensor, "b c h w"],
