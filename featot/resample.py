@@ -37,6 +37,14 @@ def halved_size(size: Size, times: int) -> Size:
     return -(-size[0] // 2**times), -(-size[1] // 2**times)
 
 
+def halvings(side: int, smallest: int) -> int:
+    """How often a "valid" side can be halved by `halve` while it keeps at least ``smallest`` pixels."""
+    times = 0
+    while side >= _SIDE and (side := (side - _SIDE) // 2 + 1) >= smallest:
+        times += 1
+    return times
+
+
 def wrap(image: Float[Tensor, "b c h w"], *, before: int, after: Size) -> Float[Tensor, "b c h2 w2"]:
     """Continues a torus beyond its border: ``before`` pixels above and left, ``after`` below and right.
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from featot.errors import unknown_name
+from featot.errors import UsageError, unknown_name
 from featot.interfaces import Size
 from featot.match import OptimizerName, Stage
-from featot.resample import halved_size
+from featot.resample import halved_size, halvings
 
 _SMALLEST_SIDE = 12  # pixels of exemplar and image at the coarsest level, where none are asked for
 _STEPS, _SINGLE_LEVEL_STEPS = 40, 500  # the paper takes 500 at its one level
@@ -42,7 +42,15 @@ def coarse_to_fine(
 def count_levels(size: Size, exemplar_size: Size) -> int:
     """How often image and exemplar can be halved while each keeps 12 pixels a side, and once more."""
     levels = 1
-    side = min(exemplar_size)
-    while (side := (side - 4) // 2 + 1) >= _SMALLEST_SIDE and min(halved_size(size, levels)) >= _SMALLEST_SIDE:
+    most = 1 + halvings(min(exemplar_size), _SMALLEST_SIDE)
+    while levels < most and min(halved_size(size, levels)) >= _SMALLEST_SIDE:
         levels += 1
     return levels
+
+
+def check_levels(levels: int | None, exemplar_size: Size) -> None:
+    """Raises `featot.UsageError` for more levels than the exemplar can be halved to."""
+    most = 1 + halvings(min(exemplar_size), 1)
+    if levels is not None and levels > most:
+        h, w = exemplar_size
+        raise UsageError(f"expected levels of at most {most} for an exemplar of {h}x{w} pixels, got {levels}")

@@ -25,7 +25,7 @@ from featot.interfaces import FeatureExtractor, Parametrization, Size
 from featot.match import Callback, LossFactory, OptimizerName, Record, Term, match
 from featot.options import build, to_dict
 from featot.plugins import Registry, load_registry, route_options
-from featot.schedule import coarse_to_fine
+from featot.schedule import check_levels, coarse_to_fine
 
 _KINDS = ("features", "param", "loss")
 _BYTES_PER_VALUE = 50  # peak memory per pixel and channel of the result: its growth from 1024² to 2048²
@@ -132,7 +132,7 @@ def synthesize(
     pixels = _pixels(exemplar)
     exemplar_size = (pixels.shape[2], pixels.shape[3])
     size = settings.size or exemplar_size
-    _check_levels(settings.levels, exemplar_size)
+    check_levels(settings.levels, exemplar_size)
     _check_memory(size, pixels.shape[1])
 
     extractor: FeatureExtractor = objects.get("features") or chosen["features"].create(options["features"])
@@ -225,15 +225,6 @@ def _pixels(exemplar: AnyPath | Tensor | np.ndarray) -> Float[Tensor, "1 c h w"]
     if image.min() < 0 or image.max() > 1:
         raise UsageError(f"expected pixels in [0, 1], got {float(image.min()):.4g} to {float(image.max()):.4g}")
     return image
-
-
-def _check_levels(levels: int | None, exemplar_size: Size) -> None:
-    most, side = 1, min(exemplar_size)
-    while side >= 4:  # what `featot.resample.halve` needs
-        most, side = most + 1, (side - 4) // 2 + 1
-    if levels is not None and levels > most:
-        h, w = exemplar_size
-        raise UsageError(f"expected levels of at most {most} for an exemplar of {h}x{w} pixels, got {levels}")
 
 
 def _check_memory(size: Size, channels: int) -> None:

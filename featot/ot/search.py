@@ -46,9 +46,8 @@ def nearest(
 def _choose(x: Tensor, y: Tensor, backend: str) -> str:
     if backend not in BACKENDS:
         raise unknown_name("search backend", backend, BACKENDS)
-    fits = x.device.type == "cpu" and x.dtype == torch.float32
     if backend == "faiss":
-        if not fits:
+        if x.device.type != "cpu" or x.dtype != torch.float32:
             raise FeatotError(f"the faiss backend searches float32 on the CPU, got {x.dtype} on {x.device}")
         if not faiss_is_installed():
             raise FeatotError("the faiss backend needs faiss (pip install faiss-cpu); 'torch' needs nothing")
