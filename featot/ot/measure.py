@@ -56,6 +56,23 @@ class Measure:
         points, weights = self.points.detach(), self.weights.detach()
         return float(weights @ (points - weights @ points).square().sum(1))
 
+    def merged(self) -> tuple[Measure, Tensor]:
+        """Without repeated points: the measure of the distinct ones, and which of them each point is, ``(m,)``.
+
+        Equal points are found by sorting a random projection, in double precision.
+        """
+        direction = torch.randn(self.dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        order = (self.points.detach().double() @ direction.to(self.points.device)).argsort(stable=True)
+        ordered = self.points[order]
+        first = torch.ones_like(order, dtype=torch.bool)
+        first[1:] = (ordered[1:] != ordered[:-1]).any(dim=1)
+        group = torch.empty_like(order)
+        group[order] = first.cumsum(0) - 1
+        if bool(first.all()):
+            return self, torch.arange(len(self), device=group.device)
+        weights = torch.zeros_like(self.weights[: int(first.sum())]).index_add(0, group, self.weights)
+        return Measure(ordered[first], weights / weights.sum()), group
+
     def subset(self, size: int, generator: torch.Generator | None = None) -> Measure:
         """At most ``size`` of the points, drawn without replacement (weights renormalised)."""
         if size >= len(self):

@@ -1,8 +1,13 @@
-"""The c-transform's search: argmin_j bias_j − 2⟨x_i, y_j⟩, on every backend. The only file that imports faiss."""
+"""The c-transform's search: the smallest c(x_i, y_j) − ψ_j of every row, on every backend.
+
+The only file that imports faiss or pykeops.
+"""
 
 from __future__ import annotations
 
 import functools
+import os
+import sys
 import threading
 from types import ModuleType
 
@@ -11,81 +16,91 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from featot.errors import FeatotError, UsageError, unknown_name
+from featot.ot.cost import SQEUCLIDEAN, Cost
+from featot.ot.tiles import smallest_by_products
 
-BACKENDS = ("auto", "torch", "faiss")
+BACKENDS = ("auto", "torch", "faiss", "keops")
 
-# Rows × columns of the tile of reduced costs that the torch backend keeps at once: it fits the caches of a CPU
-# and keeps a GPU busy.
-_CPU_TILE = (1024, 2048)
-_CUDA_TILE = (8192, 65536)
-_FAISS_LOCK = threading.Lock()
+_faiss_lock = threading.Lock()
 
 
 def nearest(
-    x: Tensor, y: Tensor, bias: Tensor, backend: str = "auto"
-) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"]]:
-    """``min_j`` and ``argmin_j`` of ``bias_j − 2⟨x_i, y_j⟩`` for every row of x; never an n×m matrix.
+    x: Float[Tensor, "n d"],
+    y: Float[Tensor, "m d"],
+    psi: Float[Tensor, " m"],
+    k: int = 1,
+    *,
+    cost: Cost = SQEUCLIDEAN,
+    backend: str = "auto",
+) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
+    """The k smallest ``c(x_i, y_j) − ψ_j`` of every row, and their j; never an n×m matrix.
 
-    ``x``: ``(n, d)``; ``y``: ``(m, d)``; ``bias``: ``(m,)``. With ``bias = ‖y‖² − ψ`` this is the c-transform of
-    ψ less ``‖x‖²``. ``backend``: "torch" (any device and dtype), "faiss" (CPU, float32), or "auto": torch, as
-    long as no other is measured to be faster.
+    Points are embedded (`Cost.embed`) and centred by the caller: far from the origin the products would cancel. The k
+    come in no particular order. ``backend``: "torch" (any device and dtype), "faiss" (CPU, float32), "keops" (where
+    pykeops is installed), or "auto": torch, as long as no other is measured to be faster; the last two search squared
+    costs only.
 
-    Raises `featot.UsageError` for an unknown backend or inputs that do not match, `featot.FeatotError` where
-    faiss cannot do it.
+    Raises `featot.UsageError` for an unknown backend or inputs that do not match, `featot.FeatotError` where the
+    backend cannot do it.
     """
-    # FAISS reads bare pointers: an input of another shape or dtype would be read out of bounds.
-    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or bias.shape != y.shape[:1]:
-        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (x, y, bias))
-        raise UsageError(f"expected x (n, d), y (m, d) and bias (m,), got {shapes}")
-    if not x.dtype == y.dtype == bias.dtype:
-        raise UsageError(f"expected x, y and bias of one dtype, got {x.dtype}, {y.dtype} and {bias.dtype}")
-    search = _nearest_faiss if _choose(x, y, backend) == "faiss" else _nearest_torch
-    return search(x.detach(), y.detach(), bias.detach())
+    require_match(x, y, psi)
+    if not 1 <= k <= len(y):
+        raise UsageError(f"expected k between 1 and the {len(y)} points of y, got {k}")
+    x, y, psi = x.detach(), y.detach(), psi.detach()
+    backend = _choose(x, backend, cost)
+    if backend == "torch":
+        return smallest_by_products(x, y, psi, k, cost)
+    # Squared costs: the smallest scale · (‖x‖² + ‖y‖² − 2⟨x, y⟩) − ψ has the smallest ‖y‖² − ψ / scale − 2⟨x, y⟩.
+    bias = y.square().sum(1) - psi / cost.scale
+    values, indices = (_nearest_faiss if backend == "faiss" else _nearest_keops)(x, y, bias, k)
+    return cost.scale * (values + x.square().sum(1, keepdim=True)), indices
 
 
-def _choose(x: Tensor, y: Tensor, backend: str) -> str:
+def require_match(x: Tensor, y: Tensor, psi: Tensor) -> None:
+    """Raises `featot.UsageError` unless these are two clouds of one dimension and a potential on the second.
+
+    FAISS reads bare pointers: an input of another shape or dtype would be read out of bounds.
+    """
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or psi.shape != y.shape[:1]:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (x, y, psi))
+        raise UsageError(f"expected x (n, d), y (m, d) and psi (m,), got {shapes}")
+    if 0 in x.shape or 0 in y.shape:
+        raise UsageError(f"expected points to search, got shapes {tuple(x.shape)} and {tuple(y.shape)}")
+    if not x.dtype.is_floating_point:
+        raise UsageError(f"expected points of a floating dtype, got {x.dtype}")
+    if not x.dtype == y.dtype == psi.dtype or not x.device == y.device == psi.device:
+        got = ", ".join(f"{tensor.dtype} on {tensor.device}" for tensor in (x, y, psi))
+        raise UsageError(f"expected x, y and psi of one dtype on one device, got {got}")
+
+
+def _choose(x: Tensor, backend: str, cost: Cost) -> str:
     if backend not in BACKENDS:
         raise unknown_name("search backend", backend, BACKENDS)
+    if backend in ("faiss", "keops") and not cost.squared:
+        raise FeatotError(f"the {backend} backend searches squared costs, not {cost.name}; 'torch' searches all")
     if backend == "faiss":
         if x.device.type != "cpu" or x.dtype != torch.float32:
             raise FeatotError(f"the faiss backend searches float32 on the CPU, got {x.dtype} on {x.device}")
         if not faiss_is_installed():
             raise FeatotError("the faiss backend needs faiss (pip install faiss-cpu); 'torch' needs nothing")
-        return "faiss"
-    # Measured (benchmarks/bench_search.py): with its tiles in cache torch is as fast as FAISS or faster at any size.
-    return "torch"
+    if backend == "keops" and not keops_is_installed():
+        raise FeatotError("the keops backend needs pykeops (pip install pykeops); 'torch' needs nothing")
+    # Measured (benchmarks/bench_search.py): on a CPU torch's tiles are faster than FAISS and KeOps at any size.
+    return "torch" if backend == "auto" else backend
 
 
-def _nearest_torch(x: Tensor, y: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    rows, columns = _CUDA_TILE if x.is_cuda else _CPU_TILE
-    values = x.new_full((len(x),), torch.inf)
-    indices = torch.zeros(len(x), dtype=torch.long, device=x.device)
-    # One buffer for every tile: fresh memory would cost more page faults than the products cost time.
-    buffer = x.new_empty(min(rows, len(x)) * min(columns, len(bias)))
-    for i in range(0, len(x), rows):
-        x_tile, best, best_index = x[i : i + rows], values[i : i + rows], indices[i : i + rows]
-        for j in range(0, len(bias), columns):
-            y_tile, b_tile = y[j : j + columns], bias[j : j + columns]
-            costs = buffer[: len(x_tile) * len(b_tile)].view(len(x_tile), len(b_tile))
-            value, index = torch.addmm(b_tile, x_tile, y_tile.t(), alpha=-2, out=costs).min(dim=1)
-            better = value < best
-            best.copy_(torch.where(better, value, best))
-            best_index.copy_(torch.where(better, index + j, best_index))
-    return values, indices
-
-
-def _nearest_faiss(x: Tensor, y: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+def _nearest_faiss(x: Tensor, y: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """FAISS's exact search with biased norms of y: nothing is rebuilt when ψ changes."""
     faiss = _faiss()
     x, y = x.contiguous(), y.contiguous()
-    x_norms, y_norms = x.square().sum(1), y.square().sum(1)
+    x_norms, y_norms = x.square().sum(1, keepdim=True), y.square().sum(1)
     # FAISS clamps negative distances to 0: lift the biased norms so that every one is at least a distance.
     lift = (y_norms - bias).max()
     norms = bias + lift
-    values, indices = x.new_empty(len(x)), x.new_empty(len(x), dtype=torch.long)
+    values, indices = x.new_empty(len(x), k), torch.empty(len(x), k, dtype=torch.long)
     pointer = faiss.swig_ptr
     # Small problems (n < 20, or n·d < 128 000, by version) would take a path that ignores the norms: none is small.
-    with _FAISS_LOCK:
+    with _faiss_lock:
         threshold = faiss.cvar.distance_compute_blas_threshold
         faiss.cvar.distance_compute_blas_threshold = 1
         try:
@@ -95,7 +110,7 @@ def _nearest_faiss(x: Tensor, y: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
                 x.shape[1],
                 len(x),
                 len(y),
-                1,
+                k,
                 pointer(values.numpy()),
                 pointer(indices.numpy()),
                 pointer(norms.numpy()),
@@ -103,6 +118,32 @@ def _nearest_faiss(x: Tensor, y: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         finally:
             faiss.cvar.distance_compute_blas_threshold = threshold
     return values - x_norms - lift, indices
+
+
+def _nearest_keops(x: Tensor, y: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """KeOps's reduction, compiled on first use: no tile is ever in memory."""
+    lazy = _keops().LazyTensor
+    reduced = lazy(bias[None, :, None].contiguous()) - 2 * (
+        lazy(x[:, None, :].contiguous()) | lazy(y[None].contiguous())
+    )
+    if k == 1:
+        values, indices = reduced.min_argmin(dim=1)
+    else:
+        values, indices = reduced.Kmin_argKmin(k, dim=1)
+    return values.view(len(x), k), indices.view(len(x), k).long()
+
+
+def _after_fork() -> None:
+    """In a forked child the threads of the parent's pools are gone, and waiting for them would never end."""
+    global _faiss_lock
+    _faiss_lock = threading.Lock()
+    torch.set_num_threads(1)
+    if "faiss" in sys.modules:
+        _faiss().omp_set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @functools.cache
@@ -119,3 +160,20 @@ def _faiss() -> ModuleType:
     import faiss
 
     return faiss
+
+
+@functools.cache
+def keops_is_installed() -> bool:
+    try:
+        _keops()
+    except ImportError:
+        return False
+    return True
+
+
+@functools.cache
+def _keops() -> ModuleType:
+    import pykeops.torch
+
+    module: ModuleType = pykeops.torch
+    return module

@@ -1,6 +1,6 @@
-"""The semi-dual of optimal transport for the squared cost ‖x − y‖²: pure functions of (x, y, ψ, weights).
+"""The semi-dual of optimal transport: pure functions of (x, y, ψ, weights).
 
-``F(ψ) = Σ_i a_i min_j [‖x_i − y_j‖² − ψ_j] + Σ_j b_j ψ_j ≤ OT(a, b)``, concave, with equality at the best ψ
+``F(ψ) = Σ_i a_i min_j [c(x_i, y_j) − ψ_j] + Σ_j b_j ψ_j ≤ OT(a, b)``, concave, with equality at the best ψ
 (Houdard et al. 2021, Eq. 5; Santambrogio 2015, Ch. 1).
 """
 
@@ -10,18 +10,34 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from featot.ot.search import nearest
+from featot.ot.cost import SQEUCLIDEAN, Cost, as_cost
+from featot.ot.search import nearest, require_match
 
 
 def c_transform(
-    x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], psi: Float[Tensor, " m"], backend: str = "auto"
+    x: Float[Tensor, "n d"],
+    y: Float[Tensor, "m d"],
+    psi: Float[Tensor, " m"],
+    backend: str = "auto",
+    *,
+    cost: str | float | Cost = SQEUCLIDEAN,
 ) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"]]:
-    """``min_j [‖x_i − y_j‖² − ψ_j]`` and its argmin σ(i). No gradient flows through (see `semidual`)."""
+    """``min_j [c(x_i, y_j) − ψ_j]`` and its argmin σ(i). No gradient flows through (see `semidual`).
+
+    ``cost``: see `as_cost`. Raises `featot.UsageError` for inputs that do not match or an unknown backend or cost.
+    """
+    cost = as_cost(cost)
+    require_match(x, y, psi)  # centring would broadcast what does not match
     with torch.no_grad():
-        center = y.mean(0)  # far from the origin, ‖y‖² − 2⟨x, y⟩ would cancel catastrophically
-        x, y = x - center, y - center
-        values, assignment = nearest(x, y, y.square().sum(1) - psi, backend)
-        return values + x.square().sum(1), assignment
+        x, y = centred(cost.embed(x), cost.embed(y))
+        values, assignment = nearest(x, y, psi, cost=cost, backend=backend)
+        return values[:, 0], assignment[:, 0]
+
+
+def centred(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]:
+    """Both moved by the mean of y: far from the origin ``‖x‖² + ‖y‖² − 2⟨x, y⟩`` would cancel catastrophically."""
+    center = y.mean(0)
+    return x - center, y - center
 
 
 def semidual(
@@ -31,6 +47,7 @@ def semidual(
     a: Float[Tensor, " n"] | None = None,
     b: Float[Tensor, " m"] | None = None,
     *,
+    cost: str | float | Cost = SQEUCLIDEAN,
     assignment: Int[Tensor, " n"] | None = None,
     backend: str = "auto",
 ) -> Float[Tensor, ""]:
@@ -38,9 +55,10 @@ def semidual(
 
     ``a``, ``b``: weights, uniform where None. ``assignment``: σ, if a search has already found it.
     """
+    cost = as_cost(cost)
     if assignment is None:
-        assignment = c_transform(x, y, psi, backend)[1]
-    reduced = (x - y[assignment]).square().sum(1) - psi[assignment]
+        assignment = c_transform(x, y, psi, backend, cost=cost)[1]
+    reduced = cost.pairs(cost.embed(x), cost.embed(y)[assignment]) - psi[assignment]
     return (reduced.mean() if a is None else a @ reduced) + (psi.mean() if b is None else b @ psi)
 
 
