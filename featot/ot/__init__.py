@@ -1,16 +1,25 @@
 """Semi-discrete optimal transport on its own: no image, no plugin. Start with `solve_semidiscrete`."""
 
+from featot.ot.cost import COSTS, Cost, as_cost
 from featot.ot.measure import Measure
+from featot.ot.problem import Sampler, SemiDiscreteResult
 from featot.ot.search import BACKENDS, nearest
 from featot.ot.semidual import c_transform, marginal, semidual
-from featot.ot.solver import SemiDiscreteResult, SemiDiscreteSolver, SolverState, solve_semidiscrete
+from featot.ot.shortlist import Shortlist
+from featot.ot.solver import METHODS, SemiDiscreteSolver, SolverState, solve_semidiscrete
 
 __all__ = [
     "BACKENDS",
+    "COSTS",
+    "METHODS",
+    "Cost",
     "Measure",
+    "Sampler",
     "SemiDiscreteResult",
     "SemiDiscreteSolver",
+    "Shortlist",
     "SolverState",
+    "as_cost",
     "c_transform",
     "marginal",
     "nearest",

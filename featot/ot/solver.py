@@ -1,231 +1,214 @@
-"""Solves semi-discrete optimal transport by ascent on the dual potential ψ."""
+"""Solves semi-discrete optimal transport by ascent on the dual potential ψ, and says how far it got."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from featot.errors import UsageError, unknown_name
+from featot.ot.cost import Cost, as_cost
 from featot.ot.measure import Measure
-from featot.ot.semidual import c_transform, marginal
+from featot.ot.newton import NewtonSinkhorn
+from featot.ot.problem import Problem, Sampler, SemiDiscreteResult
+from featot.ot.search import BACKENDS, nearest
+from featot.ot.stochastic import StochasticAscent
 
-METHODS = ("annealed", "ascent")
+METHODS = ("auto", "newton", "drag", "asgd")
 
-_ROWS = 512  # rows of the n×m problem that the annealed method keeps at once
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class SemiDiscreteResult:
-    """What a solve found. ``value`` is F(ψ): a lower bound of OT(a, b), tight at the best ψ.
-
-    ``potential_a`` ``(n,)``: the c-transform of ψ; ``potential_b`` ``(m,)``: ψ, of b-mean zero;
-    ``assignment`` ``(n,)``: σ(i); ``marginal_b`` ``(m,)``: the mass each y receives under σ;
-    ``log``: F at each evaluation, as (iteration, value).
-    """
-
-    value: float
-    potential_a: Float[Tensor, " n"]
-    potential_b: Float[Tensor, " m"]
-    assignment: Int[Tensor, " n"]
-    marginal_b: Float[Tensor, " m"]
-    n_iter: int
-    log: list[tuple[int, float]] = field(repr=False)
+_EVALUATIONS = 10  # of F during a stochastic solve
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SolverState:
-    """What a callback sees: the iteration, the best value of F so far and its ψ, over the y that carry mass."""
+    """What a callback sees: the iteration, the best bounds so far and the ψ of the lower one.
+
+    ψ is over the y that carry mass, repeated ones once; with fewer x than y it is the potential of x instead.
+    """
 
     iteration: int
     value: float
-    potential_b: Float[Tensor, " m"]
+    value_upper: float
+    potential: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
 class SemiDiscreteSolver:
-    """Maximises the semi-dual ``F(ψ)`` of the squared cost between two discrete measures.
+    """Maximises the semi-dual F(ψ) between a source (a measure, or a sampler) and a discrete target.
 
     ``method``:
 
-    - "annealed": Sinkhorn's update of ψ, ``ψ += ε (log b − log marginal)``, while ε falls geometrically from the
-      spread of y to ``epsilon`` times it (Schmitzer 2019). Whatever ε was, F is evaluated without smoothing.
-    - "ascent": the paper's averaged stochastic ascent (Alg. 1, line 4), its step scaled to the problem:
-      ``rate · m · spread / √k``.
+    - "newton": smoothed Newton and Sinkhorn steps on candidate pairs while the smoothing falls, with a lower and an
+      upper bound (`featot.ot.newton.NewtonSinkhorn`); needs a measure.
+    - "drag", "asgd": averaged stochastic ascent on batches, with and without falling smoothing
+      (`featot.ot.stochastic.StochasticAscent`).
+    - "auto": "newton" for a measure, "drag" for a sampler.
 
-    ``max_iter``: steps of ψ. ``evaluate_every``: steps between two evaluations of F; the best ψ is returned.
+    ``cost``: see `featot.ot.as_cost`. ``tol``: the relative gap at which "newton" stops. ``max_iter``: at most so
+    many steps of ψ. ``reg``: the last smoothing, in units of the cost (None: one that suits ``tol``; the stochastic
+    methods go on falling); whatever it is, ``value`` is the unregularised F. ``batch_size``, ``rate``: of a
+    stochastic step, the rate in units of ``m · spread`` (None: 1 for "drag", 0.03 for "asgd"). ``generator``: of
+    sketches and batches; None is a fixed seed.
     """
 
-    method: str = "annealed"
+    method: str = "auto"
+    cost: str | float | Cost = "sqeuclidean"
+    tol: float = 1e-2
     max_iter: int = 200
-    epsilon: float = 1e-3
-    rate: float = 0.1
-    evaluate_every: int = 20
+    reg: float | None = None
+    batch_size: int = 1024
+    rate: float | None = None
     backend: str = "auto"
     callback: Callable[[SolverState], None] | None = None
+    generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise unknown_name("method", self.method, METHODS)
-        if self.max_iter < 1 or self.evaluate_every < 1:
-            raise UsageError("expected max_iter and evaluate_every of at least 1")
-        if not 0 < self.epsilon <= 1:
-            raise UsageError(f"expected epsilon in (0, 1], in units of the spread of y, got {self.epsilon}")
-        if not self.rate > 0:
-            raise UsageError(f"expected a rate above 0, got {self.rate}")
+        if self.backend not in BACKENDS:
+            raise unknown_name("search backend", self.backend, BACKENDS)
+        as_cost(self.cost)
+        if self.max_iter < 1 or self.batch_size < 1:
+            raise UsageError("expected max_iter and batch_size of at least 1")
+        for name in ("tol", "rate", "reg"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise UsageError(f"expected a finite {name} above 0, got {value}")
 
     @torch.no_grad()
-    def solve(self, source: Measure, target: Measure, potential_init: Tensor | None = None) -> SemiDiscreteResult:
-        """Transports ``source`` (x, a) to ``target`` (y, b), from ``potential_init`` ``(m,)`` or from ψ = 0."""
-        _check_pair(source, target, potential_init)
-        carried = target.weights > 0  # a y without mass must not be chosen: it takes no part
-        if not bool(carried.all()):
-            return self._solve_carried(source, target, carried, potential_init)
-        psi = torch.zeros_like(target.weights) if potential_init is None else potential_init.clone()
-        best, best_psi, log = -math.inf, psi, []
-        update = _Annealed(self, source, target) if self.method == "annealed" else _Ascent(self, source, target)
-        for iteration in range(self.max_iter + 1):
-            if iteration % self.evaluate_every == 0 or iteration == self.max_iter:
-                for candidate in update.candidates(psi):
-                    reduced, _ = c_transform(source.points, target.points, candidate, self.backend)
-                    value = float(source.weights @ reduced + target.weights @ candidate)
-                    if value > best:
-                        best, best_psi = value, candidate
-                log.append((iteration, best))
-                if self.callback is not None:
-                    self.callback(SolverState(iteration=iteration, value=best, potential_b=best_psi))
-            if iteration < self.max_iter:
-                psi = update(psi, iteration)
-        return self._result(source, target, best_psi, log)
-
-    def _result(
-        self, source: Measure, target: Measure, psi: Tensor, log: list[tuple[int, float]]
+    def solve(
+        self, source: Measure | Sampler, target: Measure, potential_init: Tensor | None = None
     ) -> SemiDiscreteResult:
-        psi = psi - target.weights @ psi
-        reduced, assignment = c_transform(source.points, target.points, psi, self.backend)
-        return SemiDiscreteResult(
-            value=float(source.weights @ reduced + target.weights @ psi),
-            potential_a=reduced,
-            potential_b=psi,
-            assignment=assignment,
-            marginal_b=marginal(assignment, len(target), source.weights),
-            n_iter=self.max_iter,
+        """Transports the source to the target, from ``potential_init`` or from a ψ of the method's own.
+
+        Raises `featot.UsageError` where source, target and potential do not match.
+        """
+        generator = self.generator or torch.Generator().manual_seed(0)
+        problem = Problem(source, target, potential_init, as_cost(self.cost), self.backend, generator)
+        method = self.method
+        if method == "auto":
+            method = "newton" if problem.source is not None else "drag"
+        if method == "newton":
+            return self._newton(problem)
+        return self._stochastic(problem, decreasing=method == "drag")
+
+    def _newton(self, problem: Problem) -> SemiDiscreteResult:
+        source, target, init = problem.source, problem.target, problem.potential
+        if source is None:
+            raise UsageError("the method 'newton' needs the source's points; for a sampler choose 'drag'")
+        swapped = len(target) > len(source)  # the smaller side carries the potential
+        if swapped:
+            init = None if init is None else self._transform(source, target, init, problem.cost)
+            source, target = target, source
+        log: list[tuple[int, float, float]] = []
+        ascent = NewtonSinkhorn(
+            source,
+            target,
+            cost=problem.cost,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            epsilon_end=self.reg,
+            backend=self.backend,
+            generator=problem.generator,
+            report=functools.partial(self._report, log),
+        )
+        ascent.run(init)
+        psi, plan = ascent.psi, ascent.plan
+        if swapped:
+            psi = self._transform(source, target, psi, problem.cost)
+            plan = None if plan is None else (plan[1], plan[0], plan[2])
+        return problem.result(
+            psi,
+            value_upper=ascent.upper,
+            plan=plan,
+            floor=ascent.floor,
+            tol=self.tol,
+            n_iter=ascent.n_iter,
             log=log,
         )
 
-    def _solve_carried(
-        self, source: Measure, target: Measure, carried: Tensor, init: Tensor | None
-    ) -> SemiDiscreteResult:
-        reduced = Measure(target.points[carried], target.weights[carried])
-        inner = self.solve(source, reduced, None if init is None else init[carried])
-        # −∞ would say "never"; the other side's transform says the same with finite numbers.
-        psi = c_transform(target.points, source.points, inner.potential_a, self.backend)[0]
-        psi[carried] = inner.potential_b
-        indices = carried.nonzero()[:, 0]
-        received = torch.zeros_like(target.weights)
-        received[carried] = inner.marginal_b
-        return SemiDiscreteResult(
-            value=inner.value,
-            potential_a=inner.potential_a,
-            potential_b=psi,
-            assignment=indices[inner.assignment],
-            marginal_b=received,
-            n_iter=inner.n_iter,
-            log=inner.log,
+    def _transform(self, x: Measure, y: Measure, psi: Tensor, cost: Cost) -> Tensor:
+        return nearest(x.points, y.points, psi, cost=cost, backend=self.backend)[0][:, 0]
+
+    def _report(
+        self, log: list[tuple[int, float, float]], iteration: int, value: float, value_upper: float, potential: Tensor
+    ) -> None:
+        log.append((iteration, value, value_upper))
+        if self.callback is not None:
+            state = SolverState(iteration=iteration, value=value, value_upper=value_upper, potential=potential)
+            self.callback(state)
+
+    def _stochastic(self, problem: Problem, decreasing: bool) -> SemiDiscreteResult:
+        psi = torch.zeros_like(problem.target.weights) if problem.potential is None else problem.potential
+        ascent = StochasticAscent(
+            problem.draw,
+            problem.target,
+            cost=problem.cost,
+            unit=problem.unit,
+            decreasing=decreasing,
+            rate=self.rate,
+            epsilon_end=self.reg or 0.0,
+            batch_size=self.batch_size,
+            backend=self.backend,
         )
+        log: list[tuple[int, float, float]] = []
+        best, best_psi = -math.inf, psi
+        every = max(1, self.max_iter // _EVALUATIONS)
+        for iteration in range(self.max_iter + 1):
+            if iteration > 0:
+                psi = ascent.step(psi, iteration)
+            if iteration % every == 0 or iteration == self.max_iter:
+                candidate = ascent.average if iteration > 0 else psi
+                value = problem.evaluate(candidate)
+                if value > best:
+                    best, best_psi = value, candidate
+                self._report(log, iteration, best, math.inf, best_psi)
+        return problem.result(best_psi, tol=self.tol, n_iter=self.max_iter, log=log)
 
 
 def solve_semidiscrete(
-    x: Tensor,
+    x: Tensor | Sampler,
     y: Tensor,
     a: Tensor | None = None,
     b: Tensor | None = None,
     *,
-    method: str = "annealed",
+    cost: str | float | Cost = "sqeuclidean",
+    method: str = "auto",
     max_iter: int = 200,
+    tol: float = 1e-2,
+    batch_size: int = 1024,
     potential_init: Tensor | None = None,
+    reg: float | None = None,
     backend: str = "auto",
     callback: Callable[[SolverState], None] | None = None,
+    generator: torch.Generator | None = None,
 ) -> SemiDiscreteResult:
-    """Optimal transport from (x, a) to (y, b) for the cost ``‖x − y‖²``; uniform weights where None.
+    """Optimal transport from (x, a) to (y, b); uniform weights where None. The options: `SemiDiscreteSolver`.
 
-    ``x``: ``(n, d)``; ``y``: ``(m, d)``; ``a``: ``(n,)``; ``b`` and ``potential_init``: ``(m,)``.
+    ``x``: ``(n, d)``, or a sampler that draws such points; ``y``: ``(m, d)``; ``a``: ``(n,)``; ``b`` and
+    ``potential_init``: ``(m,)``.
 
     Raises `featot.UsageError` for points or weights that make no measure, or for shapes that do not match.
     """
-    solver = SemiDiscreteSolver(method=method, max_iter=max_iter, backend=backend, callback=callback)
-    source = Measure(x) if a is None else Measure(x, a)
-    target = Measure(y) if b is None else Measure(y, b)
-    return solver.solve(source, target, potential_init)
-
-
-class _Ascent:
-    """Stochastic ascent's step, ``ψ + γ_k ∂F``, and the running average of ψ (weights growing linearly)."""
-
-    def __init__(self, solver: SemiDiscreteSolver, source: Measure, target: Measure) -> None:
-        self.source, self.target, self.backend = source, target, solver.backend
-        self.scale = solver.rate * len(target) * target.spread()
-        self.average = torch.zeros_like(target.weights)
-
-    def __call__(self, psi: Tensor, iteration: int) -> Tensor:
-        assignment = c_transform(self.source.points, self.target.points, psi, self.backend)[1]
-        gradient = self.target.weights - marginal(assignment, len(self.target), self.source.weights)
-        psi = psi + self.scale / math.sqrt(iteration + 1) * gradient
-        self.average = self.average.lerp(psi, 2 / (iteration + 2))
-        return psi
-
-    def candidates(self, psi: Tensor) -> list[Tensor]:
-        return [psi, self.average]
-
-
-class _Annealed:
-    """Sinkhorn's update of ψ in log domain, row block by row block, with falling ε."""
-
-    def __init__(self, solver: SemiDiscreteSolver, source: Measure, target: Measure) -> None:
-        center = target.weights @ target.points
-        self.x, self.y = source.points - center, target.points - center
-        self.log_a, self.log_b = source.weights.log(), target.weights.log()
-        self.norms = self.y.square().sum(1)
-        self.start = max(target.spread(), source.spread(), torch.finfo(self.y.dtype).tiny)
-        self.end = self.start * solver.epsilon
-        # The last third of the steps stay at the smallest ε.
-        self.steps = max(1, (2 * solver.max_iter) // 3)
-
-    def __call__(self, psi: Tensor, iteration: int) -> Tensor:
-        fraction = min(1.0, iteration / self.steps)
-        epsilon = self.start * (self.end / self.start) ** fraction
-        log_marginal = torch.full_like(psi, -math.inf)
-        offset = psi - self.norms
-        for i in range(0, len(self.x), _ROWS):
-            # ‖x‖² is the same for a whole row and cancels in the softmax.
-            scores = torch.addmm(offset, self.x[i : i + _ROWS], self.y.t(), alpha=2).div_(epsilon)
-            log_plan = scores.log_softmax(dim=1) + self.log_a[i : i + _ROWS, None]
-            log_marginal = torch.logaddexp(log_marginal, log_plan.logsumexp(dim=0))
-        step: Tensor = epsilon * (self.log_b - log_marginal)
-        return psi + step
-
-    def candidates(self, psi: Tensor) -> list[Tensor]:
-        return [psi]
-
-
-def _check_pair(source: Measure, target: Measure, potential_init: Tensor | None) -> None:
-    x, y = source.points, target.points
-    if x.shape[1] != y.shape[1]:
-        raise UsageError(f"expected x and y of one dimension, got {x.shape[1]} and {y.shape[1]}")
-    if (x.dtype, x.device) != (y.dtype, y.device):
-        raise UsageError(f"expected x and y alike, got {x.dtype} on {x.device} and {y.dtype} on {y.device}")
-    center = target.weights @ y
-    farthest = float((x - center).square().sum(1).max() + (y - center).square().sum(1).max())
-    if not math.isfinite(4 * farthest):
-        raise UsageError(f"expected points whose squared distances fit in {x.dtype}; rescale them")
-    if potential_init is None:
-        return
-    if (potential_init.shape, potential_init.dtype) != (target.weights.shape, y.dtype):
-        got = f"{potential_init.dtype} of shape {tuple(potential_init.shape)}"
-        raise UsageError(f"expected potential_init of {y.dtype} and shape ({len(y)},), got {got}")
-    if not torch.isfinite(potential_init).all():
-        raise UsageError("expected a finite potential_init, got NaN or infinity")
+    solver = SemiDiscreteSolver(
+        method=method,
+        cost=cost,
+        tol=tol,
+        max_iter=max_iter,
+        reg=reg,
+        batch_size=batch_size,
+        backend=backend,
+        callback=callback,
+        generator=generator,
+    )
+    if isinstance(x, Tensor):
+        source: Measure | Sampler = Measure(x) if a is None else Measure(x, a)
+    elif a is not None:
+        raise UsageError("expected no weights a beside a sampler: its draws are the source")
+    else:
+        source = x
+    return solver.solve(source, Measure(y) if b is None else Measure(y, b), potential_init)

@@ -137,7 +137,7 @@ def test_plugins_lists_owner_version_summary_and_options(capsys):
     owner = f"(featot {featot.__version__})"
     assert f"  patches    square patches at one scale  {owner}" in lines
     assert "    -o size=7  side of a patch, in pixels [int, at least 1]" in lines
-    assert "    -o backend=auto  search of the c-transform [auto|torch|faiss]" in lines
+    assert "    -o backend=auto  search of the c-transform [auto|torch|faiss|keops]" in lines
 
 
 def test_plugins_json(capsys):

@@ -53,6 +53,45 @@ def test_subset_follows_its_generator():
     assert not torch.equal(drawn(1), drawn(2))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_merged_has_every_point_once_with_all_its_weight(dtype, device):
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randint(0, 3, (200, 4), generator=generator).to(device, dtype)  # 3⁴ = 81 distinct at most
+    weights = torch.rand(200, generator=generator).to(device, dtype)
+    measure = Measure(points, weights / weights.sum())
+    merged, group = measure.merged()
+    distinct, inverse = points.unique(dim=0, return_inverse=True)
+    assert len(merged) == len(distinct) < 82
+    assert torch.equal(merged.points.unique(dim=0), distinct)
+    assert torch.equal(merged.points[group], points)
+    masses = measure.weights.new_zeros(len(distinct)).index_add(0, inverse, measure.weights)
+    torch.testing.assert_close(merged.weights[group], masses[inverse])
+    assert (merged.weights.dtype, merged.points.dtype) == (dtype, dtype)
+
+
+def test_merged_compares_points_exactly():
+    close = torch.tensor([[1.0, 2.0], [1.0, 2.0 + 2**-22], [1.0, 2.0], [-0.0, 0.0], [0.0, -0.0]])
+    merged, group = Measure(close).merged()
+    assert len(merged) == 3
+    assert group[0] == group[2] != group[1]
+    assert group[3] == group[4]
+    torch.testing.assert_close(merged.weights[group], torch.tensor([0.4, 0.2, 0.4, 0.4, 0.4]))
+
+
+def test_merged_without_repetitions_is_the_measure_itself():
+    measure = Measure(POINTS.flip(0))
+    merged, group = measure.merged()
+    assert merged is measure
+    assert group.tolist() == [0, 1, 2, 3]
+
+
+def test_merged_of_one_point_many_times():
+    merged, group = Measure(torch.ones(7, 2), torch.tensor([0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])).merged()
+    assert merged.points.tolist() == [[1, 1]]
+    assert merged.weights.tolist() == [1]
+    assert group.tolist() == [0] * 7
+
+
 @pytest.mark.parametrize(
     ("points", "says"),
     [

@@ -2,121 +2,219 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import inspect
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import pytest
 import torch
 
 import featot.ot.search as search
+import featot.ot.tiles as tiles
 from featot.errors import FeatotError, UsageError
-from featot.ot import BACKENDS, c_transform, nearest
+from featot.ot import BACKENDS, as_cost, c_transform, nearest
+from featot.ot.cost import SQEUCLIDEAN
 
 EPS = torch.finfo(torch.float32).eps
+NEAREST = inspect.unwrap(nearest)  # without the type checks of conftest.py, which no user has
+needs_faiss = pytest.mark.skipif(not search.faiss_is_installed(), reason="faiss is not installed")
+needs_keops = pytest.mark.skipif(not search.keops_is_installed(), reason="pykeops is not installed")
+MARKS = {"faiss": needs_faiss, "keops": needs_keops}
 
 
-@pytest.fixture(params=["torch", "faiss", "auto"])
+class Case(NamedTuple):
+    n: int
+    m: int
+    d: int
+    k: int
+    says: str
+
+
+CASES = [
+    Case(1, 50, 5, 1, "n is 1"),
+    Case(50, 1, 5, 1, "m is 1"),
+    Case(1, 1, 1, 1, "all are 1"),
+    Case(19, 40, 4, 1, "n below FAISS's old BLAS threshold"),
+    Case(20, 40, 4, 1, "n at FAISS's old BLAS threshold"),
+    Case(3000, 40, 43, 1, "n·d above FAISS's new BLAS threshold"),
+    Case(90, 255, 5, 1, "less than a block"),
+    Case(90, 256, 5, 1, "one block"),
+    Case(90, 257, 5, 1, "a block and one"),
+    Case(90, 511, 5, 1, "less than a tile"),
+    Case(90, 513, 48, 1, "a tile and one"),
+    Case(2500, 1100, 5, 1, "remainders both ways"),
+    Case(2048, 2048, 2, 1, "whole tiles"),
+    Case(4096, 2049, 2, 1, "blocks and one, in whole tiles of rows"),
+    Case(2049, 4100, 2, 1, "blocks with remainders both ways"),
+    Case(50, 2, 5, 2, "k is m"),
+    Case(19, 40, 5, 2, "k of few"),
+    Case(90, 257, 5, 2, "k from blocks with a remainder"),
+    Case(2100, 1025, 3, 2, "k from blocks of several tiles"),
+    Case(40, 2048, 3, 16, "16 from whole blocks"),
+    Case(40, 2111, 3, 16, "16 from blocks with a remainder"),
+    Case(40, 2047, 3, 16, "16 from tiles"),
+    Case(60, 131, 6, 131, "k is m, many"),
+    Case(520, 8300, 3, 100, "many from several tiles"),
+]
+
+
+def _suits(backend, case):
+    # KeOps compiles for some seconds for every d and k: it takes the cases of one d.
+    return backend != "keops" or (case.d == 5 and case.k <= 2)
+
+
+CASES_OF_BACKENDS = [
+    pytest.param(backend, case, id=f"{backend}: {case.says}", marks=MARKS.get(backend, ()))
+    for backend in BACKENDS
+    for case in CASES
+    if _suits(backend, case)
+]
+
+
+@pytest.fixture(params=[pytest.param(backend, marks=MARKS.get(backend, ())) for backend in BACKENDS])
 def backend(request, device):
-    if request.param == "faiss" and not search.faiss_is_installed():
-        pytest.skip("faiss is not installed")
     if request.param == "faiss" and device.type != "cpu":
         pytest.skip("the faiss backend searches on the CPU")
     return request.param
 
 
-def _problem(n, m, d, device, dtype=torch.float32, seed=0):
+def _problem(n, m, d=5, device="cpu", dtype=torch.float32, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(n, d, generator=generator, dtype=torch.float64)
-    y = torch.randn(m, d, generator=generator, dtype=torch.float64)
-    psi = torch.randn(m, generator=generator, dtype=torch.float64)
-    return [t.to(device, dtype) for t in (x, y, y.square().sum(1) - psi)]
+    shapes = (n, d), (m, d), (m,)
+    return [torch.randn(*s, generator=generator, dtype=torch.float64).to(device, dtype) for s in shapes]
 
 
-def _check(x, y, bias, values, indices):
-    """Both values and indices attain the minimum; the index is the argmin itself wherever rounding cannot tie."""
-    costs = bias.double() - 2 * x.double() @ y.double().t()
-    expected, argmin = costs.min(dim=1)
-    # The sizes of the numbers that a row's reduced cost is summed from, times a few roundings.
-    summands = x.double().norm(dim=1) * y.double().norm(dim=1).max() + expected.abs() + 1
-    tolerance = 8 * torch.finfo(x.dtype).eps * summands
+def _bounds(x, y, psi, cost):
+    """Between which values rounding may put each reduced cost: a few units of what it is summed from."""
+    rounding = 8 * torch.finfo(x.dtype).eps
+    x, y, psi = x.double(), y.double(), psi.double()
+    squared = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()
+    slack = rounding * (x.norm(dim=1)[:, None] + y.norm(dim=1)).square()
+    potential = rounding * (psi.abs() + psi.max().abs())
+    lower = cost.scale * (squared - slack).clamp(min=0) ** (cost.exponent / 2) - psi - potential
+    upper = cost.scale * (squared + slack) ** (cost.exponent / 2) - psi + potential
+    return lower, upper
+
+
+def _check(x, y, psi, values, indices, k=1, cost=SQEUCLIDEAN):
+    """The k smallest, with their values: another y may stand for one only where rounding cannot tell them apart."""
     assert values.dtype == x.dtype
     assert indices.dtype == torch.int64
-    assert values.shape == indices.shape == (len(x),)
-    assert ((values.double() - expected).abs() <= tolerance).all()
-    attained = costs.gather(1, indices[:, None])[:, 0]
-    assert (attained - expected <= 2 * tolerance).all()
-    if len(y) > 1:
-        second = costs.topk(2, dim=1, largest=False).values[:, 1]
-        clear = second - expected > 2 * tolerance
-        assert torch.equal(indices[clear], argmin[clear])
+    assert values.shape == indices.shape == (len(x), k)
+    ordered = indices.sort(dim=1).values
+    assert (ordered[:, 1:] > ordered[:, :-1]).all(), "an index twice in one row"
+    lower, upper = _bounds(x, y, psi, cost)
+    least = lower.gather(1, indices)
+    assert (values >= least).all()
+    assert (values <= upper.gather(1, indices)).all()
+    others = upper.scatter(1, indices, torch.inf).amin(1)
+    assert (least.amax(1) <= others).all()
+
+
+@pytest.mark.parametrize(("backend", "case"), CASES_OF_BACKENDS, indirect=["backend"])
+def test_parity_with_brute_force(backend, case, device):
+    problem = _problem(case.n, case.m, case.d, device)
+    _check(*problem, *nearest(*problem, case.k, backend=backend), case.k)
 
 
 @pytest.mark.parametrize(
-    ("n", "m", "d"),
+    ("backend", "n", "k"),
+    [(name, *size) for name in ("auto", "torch") for size in ((5, 1), (1100, 1), (300, 3), (300, 20))]
+    + [pytest.param("keops", 300, 1, marks=needs_keops)],
+)
+def test_parity_in_float64(backend, n, k, device):
+    x, y, psi = _problem(n, 2100, device=device, dtype=torch.float64)
+    values, indices = nearest(x, y, psi, k, backend=backend)
+    expected = (torch.cdist(x, y).square() - psi).topk(k, dim=1, largest=False)
+    assert torch.equal(indices.sort(1).values, expected.indices.sort(1).values)
+    torch.testing.assert_close(values.sort(1).values, expected.values, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("cost", ["euclidean", 0.5, 1.5])
+@pytest.mark.parametrize(("m", "k"), [(300, 1), (1100, 2), (300, 20)])
+def test_parity_for_other_costs(m, k, cost, device):
+    problem, cost = _problem(700, m, device=device), as_cost(cost)
+    for backend in ("torch", "auto"):
+        _check(*problem, *nearest(*problem, k, cost=cost, backend=backend), k, cost)
+
+
+@pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean", 0.5])
+@pytest.mark.parametrize("m", [1, 8, 15, 16, 17, 100], ids=lambda m: f"m={m}")
+@pytest.mark.parametrize(
+    ("path", "ks"),
     [
-        pytest.param(1, 50, 3, id="n=1"),
-        pytest.param(50, 1, 3, id="m=1"),
-        pytest.param(1, 1, 1, id="n=m=d=1"),
-        pytest.param(19, 40, 4, id="n below FAISS's old BLAS threshold"),
-        pytest.param(20, 40, 4, id="n at FAISS's old BLAS threshold"),
-        pytest.param(3000, 40, 43, id="n·d above FAISS's new BLAS threshold"),
-        pytest.param(257, 131, 48, id="one tile"),
-        pytest.param(1024, 2048, 2, id="whole tiles"),
-        pytest.param(2500, 7, 5, id="rows not a multiple of a tile"),
-        pytest.param(23, 8300, 5, id="columns not a multiple of a tile"),
-        pytest.param(1100, 2100, 3, id="a remainder both ways"),
+        ("_smallest_by_blocks", [()]),
+        ("_smallest_by_tiles", [()]),
+        ("_smallest_k_by_blocks", [(1,), (2,), (5,)]),
+        ("_smallest_k_by_tiles", [(1,), (2,), (13,), (17,), (40,), (100,)]),
     ],
 )
-def test_parity_with_brute_force(n, m, d, backend, device):
-    x, y, bias = _problem(n, m, d, device)
-    _check(x, y, bias, *nearest(x, y, bias, backend))
+def test_every_path_over_many_small_tiles(path, ks, m, cost, monkeypatch, device):
+    for name, size in {
+        "_CPU_TILE": (8, 16),
+        "_CUDA_TILE": (8, 16),
+        "_INDEXED_TILE": (8, 16),
+        "_TOPK_TILE": (8, 16),
+        "_BLOCK": 8,
+        "_SMALL_BLOCK": 4,
+        "_KEPT": 100,
+    }.items():
+        monkeypatch.setattr(tiles, name, size)
+    cost = as_cost(cost)
+    for n in (1, 8, 43):
+        problem = _problem(n, m, device=device)
+        for k in ks:
+            blocks = -(-m // tiles._SMALL_BLOCK)
+            if k == () or k[0] <= (blocks if "blocks" in path else m):
+                _check(*problem, *getattr(tiles, path)(*problem, *k, cost), *k or (1,), cost)
 
 
-@pytest.mark.parametrize("n", [5, 1100])
-def test_parity_in_float64(n, device):
-    x, y, bias = _problem(n, 2100, 6, device, torch.float64)
-    for backend in ("torch", "auto"):
-        _check(x, y, bias, *nearest(x, y, bias, backend))
+def test_parity_for_the_cosine(backend, device):
+    x, y, psi = _problem(300, 200, device=device)
+    cost = as_cost("cosine")
+    problem = cost.embed(x), cost.embed(y), psi / 10
+    _check(*problem, *nearest(*problem, cost=cost, backend=backend), 1, cost)
 
 
+@pytest.mark.parametrize("k", [1, 2])
 @pytest.mark.parametrize("scale", [1e-6, 1e3, 1e6])
-def test_bias_far_above_the_costs(scale, backend, device):
-    x, y, bias = _problem(200, 90, 4, device)
-    bias = bias * scale
-    _check(x, y, bias, *nearest(x, y, bias, backend))
+def test_potential_far_above_the_costs(scale, k, backend, device):
+    x, y, psi = _problem(200, 300, device=device)
+    _check(x, y, psi * scale, *nearest(x, y, psi * scale, k, backend=backend), k)
 
 
 def test_one_y_never_and_one_y_always(backend, device):
-    x, y, bias = _problem(200, 90, 4, device)
-    bias[7] = 1e6  # one hopeless y must not cost the others their precision
-    values, indices = nearest(x, y, bias, backend)
-    _check(x, y, bias, values, indices)
+    x, y, psi = _problem(200, 90, device=device)
+    psi[7] = -1e6  # one hopeless y must not cost the others their precision
+    values, indices = nearest(x, y, psi, backend=backend)
+    _check(x, y, psi, values, indices)
     assert (indices != 7).all()
-    bias[11] = -1e6
-    assert (nearest(x, y, bias, backend)[1] == 11).all()
+    psi[11] = 1e6
+    assert (nearest(x, y, psi, backend=backend)[1] == 11).all()
 
 
 def test_reduced_costs_below_zero_are_not_clamped(backend, device):
     # At x = y with ψ > 0 the reduced cost ‖x − y‖² − ψ is −ψ: FAISS would clamp it to 0.
-    y = _problem(30, 30, 3, device)[1]
+    y = _problem(30, 30, device=device)[1]
     psi = torch.linspace(0, 0.01, 30, device=device)
     values, indices = c_transform(y, y, psi, backend)
     assert indices.tolist() == list(range(30))
     torch.testing.assert_close(values, -psi, rtol=0, atol=64 * EPS)
 
 
-def test_duplicate_y(backend, device):
-    x, y, bias = _problem(100, 40, 3, device)
-    y, bias = torch.cat([y, y]), torch.cat([bias, bias + 0.5])
-    values, indices = nearest(x, y, bias, backend)
-    _check(x, y, bias, values, indices)
-    assert (indices < 40).all()  # the copy with the smaller bias, always
-    bias = torch.cat([bias[:40], bias[:40]])  # and exact ties
-    _check(x, y, bias, *nearest(x, y, bias, backend))
+@pytest.mark.parametrize("k", [1, 2])
+def test_duplicate_y(k, backend, device):
+    x, y, psi = _problem(100, 40, device=device)
+    y, lower = torch.cat([y, y]), torch.cat([psi, psi - 50])
+    values, indices = nearest(x, y, lower, k, backend=backend)
+    _check(x, y, lower, values, indices, k)
+    assert (indices < 40).all()  # never the copy with the smaller potential
+    ties = torch.cat([psi, psi])
+    _check(x, y, ties, *nearest(x, y, ties, k, backend=backend), k)
 
 
 def test_far_offset_is_centred_away(backend, device):
-    x, y, _ = _problem(300, 200, 3, device)
+    x, y, _ = _problem(300, 200, device=device)
     psi = torch.zeros(200, device=device)
     x, y = x + 1000, y + 1000
     values, indices = c_transform(x, y, psi, backend)
@@ -126,118 +224,123 @@ def test_far_offset_is_centred_away(backend, device):
     assert torch.equal(indices, costs.argmin(dim=1))
 
 
-def test_strided_input(backend, device):
-    x, y, bias = _problem(100, 60, 8, device)
-    wide_y, wide_bias = torch.stack([y, y], dim=2), torch.stack([bias, bias], dim=1)
-    strided = x.t().contiguous().t(), wide_y[..., 0], wide_bias[:, 0]
+@pytest.mark.parametrize("k", [1, 2])
+def test_strided_input(k, backend, device):
+    x, y, psi = _problem(100, 300, device=device)
+    strided = x.t().contiguous().t(), torch.stack([y, y], dim=2)[..., 0], torch.stack([psi, psi], dim=1)[:, 0]
     assert not any(t.is_contiguous() for t in strided)
-    _check(x, y, bias, *nearest(*strided, backend))
+    _check(x, y, psi, *nearest(*strided, k, backend=backend), k)
 
 
 def test_no_gradient_flows_and_inputs_stay(backend, device):
-    inputs = [t.requires_grad_() for t in _problem(100, 60, 8, device)]
+    inputs = [t.requires_grad_() for t in _problem(100, 60, device=device)]
     before = [t.detach().clone() for t in inputs]
-    values, indices = nearest(*inputs, backend)
+    values, indices = nearest(*inputs, backend=backend)
     assert not values.requires_grad
     assert not indices.requires_grad
     assert all(torch.equal(t, was) for t, was in zip(inputs, before, strict=True))
 
 
 def test_torch_default_dtype_does_not_matter(backend, device):
-    x, y, bias = _problem(100, 60, 8, device)
+    problem = _problem(100, 60, device=device)
     torch.set_default_dtype(torch.float64)
     try:
-        values, indices = nearest(x, y, bias, backend)
+        values, indices = nearest(*problem, backend=backend)
     finally:
         torch.set_default_dtype(torch.float32)
-    _check(x, y, bias, values, indices)
+    _check(*problem, values, indices)
 
 
-def test_deterministic(backend, device):
-    x, y, bias = _problem(500, 300, 8, device)
-    first, second = nearest(x, y, bias, backend), nearest(x, y, bias, backend)
+@pytest.mark.parametrize("k", [1, 2])
+def test_deterministic(k, backend, device):
+    problem = _problem(500, 300, device=device)
+    first, second = nearest(*problem, k, backend=backend), nearest(*problem, k, backend=backend)
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
 
 
-def _refuse(*_):
-    raise AssertionError("the other backend should have searched")
+@pytest.mark.parametrize("k", [1, 2])
+def test_rows_do_not_see_each_other(k, backend, device):
+    x, y, psi = _problem(500, 300, device=device)
+    parts = [nearest(part, y, psi, k, backend=backend) for part in x.split(77)]
+    values, indices = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    _check(x, y, psi, values, indices, k)
+    whole = nearest(x, y, psi, k, backend=backend)[0]
+    torch.testing.assert_close(values.sort(1).values, whole.sort(1).values, rtol=0, atol=1e-4)
 
 
-@pytest.mark.skipif(not search.faiss_is_installed(), reason="faiss is not installed")
-def test_each_backend_is_the_one_asked_for(monkeypatch):
-    problem = _problem(64, 64, 3, "cpu")
-    for backend, other in (("faiss", "_nearest_torch"), ("torch", "_nearest_faiss"), ("auto", "_nearest_faiss")):
-        with monkeypatch.context() as patch:
-            patch.setattr(search, other, _refuse)
-            _check(*problem, *nearest(*problem, backend))
+@needs_faiss
+def test_auto_asks_neither_faiss_nor_keops(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("torch should have searched")
+
+    monkeypatch.setattr(search, "_nearest_faiss", refuse)
+    monkeypatch.setattr(search, "_nearest_keops", refuse)
+    problem = _problem(64, 64)
+    for name in ("auto", "torch"):
+        _check(*problem, *nearest(*problem, backend=name))
+    with pytest.raises(AssertionError):
+        nearest(*problem, backend="faiss")
 
 
-@pytest.mark.skipif(not search.faiss_is_installed(), reason="faiss is not installed")
+@needs_faiss
 def test_faiss_is_left_as_it_was_found():
     import faiss
 
     before = faiss.cvar.distance_compute_blas_threshold
-    nearest(*_problem(30, 30, 2, "cpu"), "faiss")
+    problems = [_problem(10, 50, seed=seed) for seed in range(400)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda problem: nearest(*problem, backend="faiss"), problems))
     assert faiss.cvar.distance_compute_blas_threshold == before > 1
+    for problem, (values, indices) in zip(problems, found, strict=True):
+        _check(*problem, values, indices)
 
 
-@pytest.mark.parametrize("near", ["fais", "FAISS", "torhc"])
+@pytest.mark.parametrize("near", ["fais", "FAISS", "torhc", "kepos"])
 def test_unknown_backend_names_the_near_miss(near):
     with pytest.raises(UsageError, match="unknown search backend") as caught:
-        nearest(*_problem(2, 2, 2, "cpu"), near)
+        nearest(*_problem(2, 2), backend=near)
     assert all(name in str(caught.value) for name in BACKENDS)
     if near != "FAISS":
         assert "did you mean" in str(caught.value)
 
 
+@needs_faiss
 def test_faiss_refuses_float64():
     with pytest.raises(FeatotError, match=r"float32 on the CPU, got torch\.float64"):
-        nearest(*_problem(50, 50, 2, "cpu", torch.float64), "faiss")
+        nearest(*_problem(50, 50, dtype=torch.float64), backend="faiss")
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 def test_faiss_refuses_cuda():
     with pytest.raises(FeatotError, match=r"float32 on the CPU, got torch\.float32 on cuda"):
-        nearest(*_problem(50, 50, 2, "cuda"), "faiss")
+        nearest(*_problem(50, 50, device="cuda"), backend="faiss")
+
+
+@pytest.mark.parametrize("backend", ["faiss", "keops"])
+@pytest.mark.parametrize("cost", ["euclidean", 0.5])
+def test_faiss_and_keops_refuse_costs_that_are_not_squared(backend, cost):
+    with pytest.raises(FeatotError, match=f"the {backend} backend searches squared costs"):
+        nearest(*_problem(50, 50), cost=as_cost(cost), backend=backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_inputs_that_do_not_match_are_refused_before_anything_is_read(backend):
-    x, y, bias = _problem(50, 40, 3, "cpu")
-    with pytest.raises(UsageError, match=r"\(50, 3\), \(40, 2\), \(40,\)"):
-        nearest(x, y[:, :2], bias, backend)
-    with pytest.raises(UsageError, match=r"\(50, 3\), \(40, 3\), \(39,\)"):
-        nearest(x, y, bias[1:], backend)
-    with pytest.raises(UsageError, match=r"one dtype, got torch\.float32, torch\.float64 and torch\.float32"):
-        nearest(x, y.double(), bias, backend)
-
-
-WITHOUT_FAISS = """
-import sys
-sys.modules["faiss"] = None  # import faiss raises ImportError, as where it is not installed
-import torch
-import featot.ot.search as search
-from featot.errors import FeatotError
-from featot.ot import solve_semidiscrete
-
-assert not search.faiss_is_installed()
-x = torch.arange(50.0)[:, None]
-assert abs(solve_semidiscrete(x, x + 3, max_iter=50).value - 9) < 0.1
-try:
-    solve_semidiscrete(x, x, backend="faiss")
-except FeatotError as error:
-    print(error)
-"""
-
-
-def test_everything_but_the_faiss_backend_works_without_faiss():
-    run = subprocess.run([sys.executable, "-c", WITHOUT_FAISS], capture_output=True, text=True)
-    assert (run.returncode, run.stderr) == (0, "")
-    assert run.stdout.startswith("the faiss backend needs faiss")
-
-
-def test_featot_ot_is_imported_without_importing_faiss():
-    code = "import sys, featot.ot; sys.exit('faiss' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    x, y, psi = _problem(50, 40, 3)
+    for shapes, inputs in (
+        (r"\(50, 3\), \(40, 2\), \(40,\)", (x, y[:, :2], psi)),
+        (r"\(50, 3\), \(40, 3\), \(39,\)", (x, y, psi[1:])),
+        (r"\(50, 3\), \(40, 3\), \(40, 1\)", (x, y, psi[:, None])),
+        (r"\(3,\), \(40, 3\), \(40,\)", (x[0], y, psi)),
+        (r"shapes \(0, 3\) and \(40, 3\)", (x[:0], y, psi)),
+        (r"shapes \(50, 3\) and \(0, 3\)", (x, y[:0], psi[:0])),
+        (r"shapes \(50, 0\) and \(40, 0\)", (x[:, :0], y[:, :0], psi)),
+        (r"one dtype on one device, got torch\.float32 on cpu, torch\.float64 on cpu", (x, y.double(), psi)),
+        (r"one dtype on one device", (x, y, psi.double())),
+    ):
+        with pytest.raises(UsageError, match=shapes):
+            NEAREST(*inputs, backend=backend)
+    for k in (0, -1, 41):
+        with pytest.raises(UsageError, match=f"k between 1 and the 40 points of y, got {k}"):
+            NEAREST(x, y, psi, k, backend=backend)

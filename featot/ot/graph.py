@@ -1,0 +1,174 @@
+"""Smoothed transport on candidate pairs only: what the Newton method of the solver works on."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+_CG_STEPS = 100
+_UNDERFLOW = 1e-8  # of b: a y that receives less has its update bounded
+
+
+@dataclass(frozen=True, eq=False)
+class Smoothed:
+    """The plan that ψ induces at smoothing ε: ``mass`` of every pair, its row sums a; ``received``: its column sums.
+
+    ``value``: the smoothed semi-dual; ``error``: ``Σ_j |b_j − received_j|``.
+    """
+
+    mass: Float[Tensor, " e"]
+    received: Float[Tensor, " m"]
+    value: float
+    error: float
+
+
+class CandidateGraph:
+    """Pairs (i, j) with their costs, in order of i, and the same pairs in order of j.
+
+    ``a`` ``(n,)`` and ``b`` ``(m,)``: the weights, all above 0. Every sum over pairs is a sparse matrix product.
+    """
+
+    def __init__(self, a: Float[Tensor, " n"], b: Float[Tensor, " m"]) -> None:
+        self.a, self.b = a, b
+        self._index(torch.empty(0, dtype=torch.long, device=a.device), a.new_empty(0))
+
+    def __len__(self) -> int:
+        return len(self.costs)
+
+    def extend(self, rows: Int[Tensor, " e"], columns: Int[Tensor, " e"], costs: Float[Tensor, " e"]) -> None:
+        """Adds pairs; those that are there already stay once."""
+        key = torch.cat([self._key, rows * len(self.b) + columns])
+        costs = torch.cat([self.costs, costs])
+        key, order = key.sort()
+        first = torch.ones_like(key, dtype=torch.bool)
+        first[1:] = key[1:] != key[:-1]
+        self._index(key[first], costs[order][first])
+
+    def keep(self, chosen: Tensor) -> None:
+        """Drops every pair that is not ``chosen`` (booleans)."""
+        self._index(self._key[chosen], self.costs[chosen])
+
+    def _index(self, key: Tensor, costs: Tensor) -> None:
+        n, m = len(self.a), len(self.b)
+        self._key, self.costs = key, costs
+        self.rows = key // m
+        self.columns = key - self.rows * m
+        self._row_ends = _ends(self.rows, n)
+        self._columns32 = self.columns.int()  # sparse products are several times faster on 32-bit indices
+        self._by_column = self._columns32.sort(stable=True).indices
+        self._column_ends = _ends(self.columns, m)
+        self._rows32 = self.rows[self._by_column].int()
+
+    def by_rows(self, values: Float[Tensor, " e"]) -> Tensor:
+        """The sparse ``(n, m)`` matrix of ``values``."""
+        return _csr(self._row_ends, self._columns32, values, (len(self.a), len(self.b)))
+
+    def by_columns(self, values: Float[Tensor, " e"]) -> Tensor:
+        """Its transpose ``(m, n)``."""
+        return _csr(self._column_ends, self._rows32, values[self._by_column], (len(self.b), len(self.a)))
+
+    def row_sums(self, values: Float[Tensor, " e"]) -> Float[Tensor, " n"]:
+        sums: Tensor = self.by_rows(values) @ torch.ones_like(self.b)
+        return sums
+
+    def column_sums(self, values: Float[Tensor, " e"]) -> Float[Tensor, " m"]:
+        sums: Tensor = self.by_columns(values) @ torch.ones_like(self.a)
+        return sums
+
+    def smooth(self, psi: Float[Tensor, " m"], epsilon: float) -> Smoothed:
+        """Each row spreads its mass over its candidates by a softmin of ``c − ψ`` at ``epsilon``."""
+        reduced = self.costs - psi.take(self.columns)
+        least = torch.full_like(self.a, torch.inf).scatter_reduce_(0, self.rows, reduced, "amin")
+        mass = (least.take(self.rows) - reduced).div_(epsilon).exp_()
+        sums = self.row_sums(mass)
+        mass.mul_((self.a / sums).take(self.rows))
+        received = self.column_sums(mass)
+        row_values = least.double() - epsilon * sums.double().log()
+        value = float(self.a.double() @ row_values + self.b.double() @ psi.double())
+        return Smoothed(mass, received, value, float((self.b - received).abs().sum()))
+
+    def newton_direction(self, plan: Smoothed, epsilon: float) -> tuple[Float[Tensor, " m"], int]:
+        """Newton's step for the equations ``log received = log b``, damped in proportion to the error.
+
+        In logarithms a y that receives a thousandth of its mass asks for a step of ε log 1000, not of 1000 ε; with a
+        diagonal Hessian the step would be Sinkhorn's. Returns it and the conjugate gradient steps that it took.
+        """
+        received = plan.received
+        residual = received * (self.b / received.clamp(min=torch.finfo(received.dtype).tiny)).log()
+        residual = (residual - received * residual.sum()) * epsilon  # constants move nothing
+        return self._solve(plan.mass, received, residual, damping=0.1 * min(plan.error, 1.0), tolerance=1e-3)
+
+    def _solve(
+        self, mass: Tensor, received: Tensor, residual: Tensor, damping: float, tolerance: float
+    ) -> tuple[Tensor, int]:
+        """Solves ``[(1 + damping) diag(received) − Pᵀ diag(1/a) P] d = residual``: Jacobi-preconditioned CG."""
+        by_rows, by_columns = self.by_rows(mass), self.by_columns(mass)
+        diagonal = received * (1 + damping) + 1e-9 * self.b
+        step, scaled = torch.zeros_like(residual), residual / diagonal
+        search, product = scaled, residual @ scaled
+        stop, count = tolerance * float(product), 0
+        while count < _CG_STEPS and float(product) > stop:
+            image = diagonal * search - by_columns @ ((by_rows @ search) / self.a)
+            length = product / (search @ image)
+            step.add_(length * search)
+            residual = residual - length * image
+            scaled = residual / diagonal
+            before, product = product, residual @ scaled
+            search = scaled + (product / before) * search
+            count += 1
+        return step, count
+
+    def ascend(
+        self, psi: Float[Tensor, " m"], epsilon: float, tolerance: float, max_steps: int
+    ) -> tuple[Float[Tensor, " m"], Smoothed, int]:
+        """Maximises the smoothed semi-dual until the error is below ``tolerance``: ψ, its plan, the steps taken.
+
+        Each step is Newton's, halved until the value grows, and then two of Sinkhorn's: Newton moves whole clusters
+        of y at once, which Sinkhorn hardly does; Sinkhorn mends single y where Newton went too far.
+        """
+        plan, steps = self.smooth(psi, epsilon), 0
+        rounding = 8 * torch.finfo(psi.dtype).eps
+        while plan.error > tolerance and steps < max_steps:
+            direction, _ = self.newton_direction(plan, epsilon)
+            length = 1.0
+            trial = self.smooth(psi + direction, epsilon)
+            while trial.value < plan.value - rounding * abs(plan.value) and length > 0.02:
+                length /= 2
+                trial = self.smooth(psi + length * direction, epsilon)
+            psi, plan = psi + length * direction, trial
+            for _ in range(2):
+                psi = psi + epsilon * (self.b / plan.received.maximum(_UNDERFLOW * self.b)).log()
+                plan = self.smooth(psi, epsilon)
+            steps += 1
+        return psi, plan, steps
+
+    def balance(self, mass: Float[Tensor, " e"], rounds: int = 6) -> Float[Tensor, " e"]:
+        """Moves mass along the pairs until the columns nearly receive b, the rows still giving a.
+
+        The flow of least energy with the mass as conductance (a Newton step on the plan, not on ψ), clipped at 0.
+        """
+        for _ in range(rounds):
+            received = self.column_sums(mass)
+            residual = self.b - received
+            if float(residual.abs().sum()) < 1e-6:
+                break
+            step, _ = self._solve(mass, received, residual, damping=1e-4, tolerance=1e-6)
+            mean = (self.by_rows(mass) @ step) / self.a
+            mass = mass * (1 + step.take(self.columns) - mean.take(self.rows)).clamp_(min=0)
+            mass = mass * (self.a / self.row_sums(mass)).take(self.rows)
+        return mass
+
+
+def _ends(sorted_or_not: Tensor, count: int) -> Tensor:
+    sizes = torch.bincount(sorted_or_not, minlength=count)
+    return torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]).int()
+
+
+def _csr(ends: Tensor, indices: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # "sparse CSR tensor support is in beta state"
+        return torch.sparse_csr_tensor(ends, indices, values, shape)

@@ -1,0 +1,128 @@
+"""Smoothed transport on candidate pairs, and plans made feasible."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from featot.ot.graph import CandidateGraph
+from featot.ot.plan import northwest, repaired
+
+
+def _complete(n, m, oracle, **options):
+    x, y, a, b = oracle.clouds(n, m, 2, **options)
+    graph = CandidateGraph(a, b)
+    rows, columns = torch.arange(n).repeat_interleave(m), torch.arange(m).repeat(n)
+    matrix = (x[:, None] - y[None]).square().sum(2)
+    order = torch.randperm(n * m, generator=torch.Generator().manual_seed(1))
+    graph.extend(rows[order], columns[order], matrix.view(-1)[order])
+    return graph, matrix, x, y
+
+
+def _dense(graph, values):
+    dense = torch.zeros(len(graph.a), len(graph.b), dtype=values.dtype)
+    dense[graph.rows, graph.columns] = values
+    return dense
+
+
+@pytest.mark.parametrize("epsilon", [10.0, 0.3, 1e-3])
+def test_the_smoothed_plan_is_a_softmin_of_every_row(epsilon, oracle):
+    graph, matrix, *_ = _complete(12, 7, oracle)
+    psi = torch.linspace(-1, 1, 7, dtype=torch.float64)
+    smoothed = graph.smooth(psi, epsilon)
+    scores = (psi - matrix) / epsilon
+    expected = graph.a[:, None] * scores.softmax(1)
+    torch.testing.assert_close(_dense(graph, smoothed.mass), expected)
+    torch.testing.assert_close(smoothed.received, expected.sum(0))
+    value = graph.a @ (-epsilon * scores.logsumexp(1)) + graph.b @ psi
+    assert smoothed.value == pytest.approx(float(value))
+    assert smoothed.error == pytest.approx(float((graph.b - expected.sum(0)).abs().sum()))
+
+
+def test_the_gradient_of_the_smoothed_value_is_what_the_columns_lack(oracle):
+    graph, matrix, *_ = _complete(12, 7, oracle)
+    psi = torch.zeros(7, dtype=torch.float64, requires_grad=True)
+    (graph.a @ (-0.3 * ((psi - matrix) / 0.3).logsumexp(1)) + graph.b @ psi).backward()
+    torch.testing.assert_close(psi.grad, graph.b - graph.smooth(psi.detach(), 0.3).received)
+
+
+def test_pairs_are_added_once_and_dropped(oracle):
+    graph, matrix, *_ = _complete(6, 5, oracle)
+    assert len(graph) == 30
+    graph.extend(torch.tensor([0, 5]), torch.tensor([0, 4]), matrix[[0, 5], [0, 4]])
+    assert len(graph) == 30
+    torch.testing.assert_close(_dense(graph, graph.costs), matrix)
+    graph.keep(graph.columns != 2)
+    assert len(graph) == 24
+    assert 2 not in graph.columns
+    torch.testing.assert_close(graph.row_sums(graph.costs), matrix[:, [0, 1, 3, 4]].sum(1))
+    torch.testing.assert_close(graph.column_sums(graph.costs), matrix.sum(0) * (torch.arange(5) != 2))
+
+
+def test_newton_s_direction_solves_its_equations(oracle):
+    graph, *_ = _complete(30, 8, oracle)
+    epsilon = 0.5
+    plan = graph.smooth(torch.zeros(8, dtype=torch.float64), epsilon)
+    direction, _ = graph.newton_direction(plan, epsilon)
+    mass, received = _dense(graph, plan.mass), plan.received
+    damping = 1 + 0.1 * min(plan.error, 1)
+    hessian = torch.diag(received * damping) - mass.t() @ (mass / graph.a[:, None])
+    residual = received * (graph.b / received).log()
+    residual = epsilon * (residual - received * residual.sum())
+    # CG stops at a thousandth of the squared error: 3 %.
+    error = residual - hessian @ direction
+    assert float(error @ (error / received)) <= 1e-3 * float(residual @ (residual / received))
+
+
+@pytest.mark.parametrize("epsilon", [1.0, 0.1, 0.01])
+def test_ascent_reaches_the_marginal_and_the_greater_value(epsilon, oracle):
+    graph, *_ = _complete(80, 30, oracle)
+    start = torch.zeros(30, dtype=torch.float64)
+    psi, plan, steps = graph.ascend(start, epsilon, 1e-6, 50)
+    assert plan.error <= 1e-6
+    assert 0 < steps < 50
+    assert plan.value > graph.smooth(start, epsilon).value
+    again = graph.ascend(psi, epsilon, 1e-6, 50)
+    assert again[2] == 0
+    assert torch.equal(again[0], psi)
+
+
+def test_balance_gives_the_columns_what_they_lack(oracle):
+    graph, *_ = _complete(40, 20, oracle)
+    before = graph.smooth(torch.zeros(20, dtype=torch.float64), 1.0)
+    assert before.error > 0.1
+    mass = graph.balance(before.mass, rounds=30)
+    assert float(mass.min()) >= 0
+    torch.testing.assert_close(graph.row_sums(mass), graph.a)
+    assert float((graph.column_sums(mass) - graph.b).abs().sum()) < 1e-3 * before.error
+
+
+masses = st.lists(st.floats(0, 1) | st.just(0.0), min_size=1, max_size=12).filter(lambda v: sum(v) > 0.01)
+
+
+@settings(deadline=None, max_examples=100)
+@given(p=masses, q=masses)
+def test_the_north_west_corner_couples_any_two_masses(p, q):
+    p, q = (torch.tensor(v, dtype=torch.float64) for v in (p, q))
+    q = q * (p.sum() / q.sum())
+    rows, columns, mass = northwest(p, q)
+    assert len(mass) <= len(p) + len(q) - 1
+    assert (mass > 0).all()
+    torch.testing.assert_close(torch.zeros_like(p).index_add(0, rows, mass), p, rtol=0, atol=1e-12)
+    torch.testing.assert_close(torch.zeros_like(q).index_add(0, columns, mass), q, rtol=0, atol=1e-12)
+    assert (rows.diff() >= 0).all()
+    assert (columns.diff() >= 0).all()
+
+
+@pytest.mark.parametrize("pairs", ["all", "too few"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_repaired_plan_is_feasible_even_where_the_pairs_are_not(pairs, dtype, oracle):
+    graph, _, x, y = _complete(40, 20, oracle, dtype=dtype)
+    if pairs == "too few":
+        graph.keep(graph.columns < 5)
+    rows, columns, mass = repaired(graph, torch.zeros(20, dtype=dtype), 0.1, x, y)
+    assert float(mass.min()) >= 0
+    torch.testing.assert_close(torch.zeros_like(graph.a).index_add(0, rows, mass), graph.a, rtol=0, atol=1e-6)
+    torch.testing.assert_close(torch.zeros_like(graph.b).index_add(0, columns, mass), graph.b, rtol=0, atol=1e-6)
