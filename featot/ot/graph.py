@@ -91,20 +91,18 @@ class CandidateGraph:
         value = float(self.a.double() @ row_values + self.b.double() @ psi.double())
         return Smoothed(mass, received, value, float((self.b - received).abs().sum()))
 
-    def newton_direction(self, plan: Smoothed, epsilon: float) -> tuple[Float[Tensor, " m"], int]:
+    def newton_direction(self, plan: Smoothed, epsilon: float) -> Float[Tensor, " m"]:
         """Newton's step for the equations ``log received = log b``, damped in proportion to the error.
 
         In logarithms a y that receives a thousandth of its mass asks for a step of ε log 1000, not of 1000 ε; with a
-        diagonal Hessian the step would be Sinkhorn's. Returns it and the conjugate gradient steps that it took.
+        diagonal Hessian the step would be Sinkhorn's.
         """
         received = plan.received
         residual = received * (self.b / received.clamp(min=torch.finfo(received.dtype).tiny)).log()
         residual = (residual - received * residual.sum()) * epsilon  # constants move nothing
         return self._solve(plan.mass, received, residual, damping=0.1 * min(plan.error, 1.0), tolerance=1e-3)
 
-    def _solve(
-        self, mass: Tensor, received: Tensor, residual: Tensor, damping: float, tolerance: float
-    ) -> tuple[Tensor, int]:
+    def _solve(self, mass: Tensor, received: Tensor, residual: Tensor, damping: float, tolerance: float) -> Tensor:
         """Solves ``[(1 + damping) diag(received) − Pᵀ diag(1/a) P] d = residual``: Jacobi-preconditioned CG."""
         by_rows, by_columns = self.by_rows(mass), self.by_columns(mass)
         diagonal = received * (1 + damping) + 1e-9 * self.b
@@ -120,7 +118,7 @@ class CandidateGraph:
             before, product = product, residual @ scaled
             search = scaled + (product / before) * search
             count += 1
-        return step, count
+        return step
 
     def ascend(
         self, psi: Float[Tensor, " m"], epsilon: float, tolerance: float, max_steps: int
@@ -133,7 +131,7 @@ class CandidateGraph:
         plan, steps = self.smooth(psi, epsilon), 0
         rounding = 8 * torch.finfo(psi.dtype).eps
         while plan.error > tolerance and steps < max_steps:
-            direction, _ = self.newton_direction(plan, epsilon)
+            direction = self.newton_direction(plan, epsilon)
             length = 1.0
             trial = self.smooth(psi + direction, epsilon)
             while trial.value < plan.value - rounding * abs(plan.value) and length > 0.02:
@@ -156,15 +154,15 @@ class CandidateGraph:
             residual = self.b - received
             if float(residual.abs().sum()) < 1e-6:
                 break
-            step, _ = self._solve(mass, received, residual, damping=1e-4, tolerance=1e-6)
+            step = self._solve(mass, received, residual, damping=1e-4, tolerance=1e-6)
             mean = (self.by_rows(mass) @ step) / self.a
             mass = mass * (1 + step.take(self.columns) - mean.take(self.rows)).clamp_(min=0)
             mass = mass * (self.a / self.row_sums(mass)).take(self.rows)
         return mass
 
 
-def _ends(sorted_or_not: Tensor, count: int) -> Tensor:
-    sizes = torch.bincount(sorted_or_not, minlength=count)
+def _ends(indices: Tensor, count: int) -> Tensor:
+    sizes = torch.bincount(indices, minlength=count)
     return torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]).int()
 
 

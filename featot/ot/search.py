@@ -31,14 +31,15 @@ def nearest(
     k: int = 1,
     *,
     cost: Cost = SQEUCLIDEAN,
+    center: Float[Tensor, " d"] | None = None,
     backend: str = "auto",
 ) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
     """The k smallest ``c(x_i, y_j) − ψ_j`` of every row, and their j; never an n×m matrix.
 
-    Points are embedded (`Cost.embed`) and centred by the caller: far from the origin the products would cancel. The k
-    come in no particular order. ``backend``: "torch" (any device and dtype), "faiss" (CPU, float32), "keops" (where
-    pykeops is installed), or "auto": torch, as long as no other is measured to be faster; the last two search squared
-    costs only.
+    Points are embedded (`Cost.embed`) by the caller. ``center`` is taken off both clouds: far from the origin the
+    products would cancel. The k come in no particular order. ``backend``: "torch" (any device and dtype), "faiss"
+    (CPU, float32), "keops" (where pykeops is installed), or "auto": torch, as long as no other is measured to be
+    faster. FAISS and KeOps search squared costs only.
 
     Raises `featot.UsageError` for an unknown backend or inputs that do not match, `featot.FeatotError` where the
     backend cannot do it.
@@ -49,7 +50,9 @@ def nearest(
     x, y, psi = x.detach(), y.detach(), psi.detach()
     backend = _choose(x, backend, cost)
     if backend == "torch":
-        return smallest_by_products(x, y, psi, k, cost)
+        return smallest_by_products(x, y, psi, k, cost, center)
+    if center is not None:
+        x, y = x - center, y - center
     # Squared costs: the smallest scale · (‖x‖² + ‖y‖² − 2⟨x, y⟩) − ψ has the smallest ‖y‖² − ψ / scale − 2⟨x, y⟩.
     bias = y.square().sum(1) - psi / cost.scale
     values, indices = (_nearest_faiss if backend == "faiss" else _nearest_keops)(x, y, bias, k)

@@ -29,15 +29,9 @@ def c_transform(
     cost = as_cost(cost)
     require_match(x, y, psi)  # centring would broadcast what does not match
     with torch.no_grad():
-        x, y = centred(cost.embed(x), cost.embed(y))
-        values, assignment = nearest(x, y, psi, cost=cost, backend=backend)
+        x, y = cost.embed(x), cost.embed(y)
+        values, assignment = nearest(x, y, psi, cost=cost, center=y.mean(0), backend=backend)
         return values[:, 0], assignment[:, 0]
-
-
-def centred(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]:
-    """Both moved by the mean of y: far from the origin ``‖x‖² + ‖y‖² − 2⟨x, y⟩`` would cancel catastrophically."""
-    center = y.mean(0)
-    return x - center, y - center
 
 
 def semidual(

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from featot.ot.cost import SQEUCLIDEAN, Cost, as_cost
 from featot.ot.search import nearest, require_match
-from featot.ot.semidual import centred
 
 _TOO_MANY = 0.5  # share of rows to search again above which all are
 _MOST_REFERENCES = 32  # ψ at which some rows were searched: more would cost more than to search all again
@@ -33,7 +32,8 @@ class Shortlist:
         backend: str = "auto",
     ) -> None:
         self.cost, self.backend = as_cost(cost), backend
-        self._x, self._y = centred(self.cost.embed(x.detach()), self.cost.embed(y.detach()))
+        x, y = self.cost.embed(x.detach()), self.cost.embed(y.detach())
+        self._x, self._y = x - y.mean(0), y - y.mean(0)
         self._size = min(size, len(y) - 1)
         self._references: list[Tensor] = []
         self.searched = 0  # rows searched in full by the last call

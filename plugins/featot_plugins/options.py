@@ -36,12 +36,6 @@ class OTLossOptions:
 
 
 @dataclass(frozen=True)
-class SlicedOptions:
-    directions: int = option(32, "random directions a step", min=1)
-    points: int = option(4096, "points projected a step", min=1)
-
-
-@dataclass(frozen=True)
 class MSOTOptions:
     size: int = option(4, "side of a patch, in pixels", min=1)
     scales: int = option(4, "scales of the pyramid", min=1)

@@ -65,7 +65,7 @@ def test_newton_s_direction_solves_its_equations(oracle):
     graph, *_ = _complete(30, 8, oracle)
     epsilon = 0.5
     plan = graph.smooth(torch.zeros(8, dtype=torch.float64), epsilon)
-    direction, _ = graph.newton_direction(plan, epsilon)
+    direction = graph.newton_direction(plan, epsilon)
     mass, received = _dense(graph, plan.mass), plan.received
     damping = 1 + 0.1 * min(plan.error, 1)
     hessian = torch.diag(received * damping) - mass.t() @ (mass / graph.a[:, None])

@@ -141,32 +141,35 @@ def test_parity_for_other_costs(m, k, cost, device):
 @pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean", 0.5])
 @pytest.mark.parametrize("m", [1, 8, 15, 16, 17, 100], ids=lambda m: f"m={m}")
 @pytest.mark.parametrize(
-    ("path", "ks"),
-    [
-        ("_smallest_by_blocks", [()]),
-        ("_smallest_by_tiles", [()]),
-        ("_smallest_k_by_blocks", [(1,), (2,), (5,)]),
-        ("_smallest_k_by_tiles", [(1,), (2,), (13,), (17,), (40,), (100,)]),
-    ],
+    ("few", "ks"),
+    [(0, [1]), (10**9, [1]), (0, [2, 5, 13, 17, 40, 100])],
+    ids=["one from blocks", "one from tiles", "more from either"],
 )
-def test_every_path_over_many_small_tiles(path, ks, m, cost, monkeypatch, device):
-    for name, size in {
-        "_CPU_TILE": (8, 16),
-        "_CUDA_TILE": (8, 16),
-        "_INDEXED_TILE": (8, 16),
-        "_TOPK_TILE": (8, 16),
-        "_BLOCK": 8,
-        "_SMALL_BLOCK": 4,
-        "_KEPT": 100,
-    }.items():
+def test_every_path_over_many_small_tiles(few, ks, m, cost, monkeypatch, device):
+    for name in ("_CPU_TILE", "_CUDA_TILE", "_INDEXED_TILE", "_TOPK_TILE"):
+        monkeypatch.setattr(tiles, name, (8, 16))
+    sizes = {"_BLOCK": 8, "_SMALL_BLOCK": 4, "_KEPT": 100, "_ROWS": 16, "_FEW": few, "_FEW_PAIRS": few}
+    for name, size in sizes.items():
         monkeypatch.setattr(tiles, name, size)
     cost = as_cost(cost)
     for n in (1, 8, 43):
         problem = _problem(n, m, device=device)
         for k in ks:
-            blocks = -(-m // tiles._SMALL_BLOCK)
-            if k == () or k[0] <= (blocks if "blocks" in path else m):
-                _check(*problem, *getattr(tiles, path)(*problem, *k, cost), *k or (1,), cost)
+            if k <= m:
+                _check(*problem, *nearest(*problem, k, cost=cost, backend="torch"), k, cost)
+
+
+@pytest.mark.parametrize("cost", ["sqeuclidean", 0.5])
+@pytest.mark.parametrize(("m", "k"), [(300, 1), (1100, 1), (2100, 16), (300, 20)])
+def test_the_center_is_taken_off_both_clouds(m, k, cost, backend, device):
+    if (backend == "faiss" and cost == 0.5) or backend == "keops":
+        pytest.skip(f"{backend} does not search this")
+    (x, y, psi), cost = _problem(9000 if k == 1 else 50, m, device=device), as_cost(cost)
+    center = torch.tensor([1000.0, -500, 3, 0, 0], device=device)[: x.shape[1]]
+    values, indices = nearest(x + center, y + center, psi, k, cost=cost, center=center, backend=backend)
+    # Moving them there has rounded the points, not the search.
+    moved = (x + center) - center, (y + center) - center
+    _check(*moved, psi, values, indices, k, cost)
 
 
 def test_parity_for_the_cosine(backend, device):
