@@ -156,8 +156,10 @@ class CandidateGraph:
                 break
             step = self._solve(mass, received, residual, damping=1e-4, tolerance=1e-6)
             mean = (self.by_rows(mass) @ step) / self.a
-            mass = mass * (1 + step.take(self.columns) - mean.take(self.rows)).clamp_(min=0)
-            mass = mass * (self.a / self.row_sums(mass)).take(self.rows)
+            moved = mass * (1 + step.take(self.columns) - mean.take(self.rows)).clamp_(min=0)
+            scale = self.a / self.row_sums(moved)
+            # Where rounding of a large step has clipped all of a row, the row stays as it is.
+            mass = torch.where(scale.isfinite().take(self.rows), moved * scale.take(self.rows), mass)
         return mass
 
 
