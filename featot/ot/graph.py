@@ -99,8 +99,10 @@ class CandidateGraph:
         """
         received = plan.received
         residual = received * (self.b / received.clamp(min=torch.finfo(received.dtype).tiny)).log()
-        residual = (residual - received * residual.sum()) * epsilon  # constants move nothing
-        return self._solve(plan.mass, received, residual, damping=0.1 * min(plan.error, 1.0), tolerance=1e-3)
+        residual = residual - received * residual.sum()  # constants move nothing
+        damping = 0.1 * min(plan.error, 1.0)
+        # ε last: the solver squares what it is given, and squared costs would leave float32's range.
+        return self._solve(plan.mass, received, residual, damping, tolerance=1e-3) * epsilon
 
     def _solve(self, mass: Tensor, received: Tensor, residual: Tensor, damping: float, tolerance: float) -> Tensor:
         """Solves ``[(1 + damping) diag(received) − Pᵀ diag(1/a) P] d = residual``: Jacobi-preconditioned CG."""

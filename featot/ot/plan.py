@@ -41,7 +41,7 @@ def repaired(
     is coupled along the line from the mean of the rows that it leaves to that of the columns that lack it.
     """
     plan, wide = graph.smooth(psi, epsilon), graph.smooth(psi, _BLUR * epsilon)
-    mass = graph.balance(plan.mass.lerp(wide.mass, _SHARE))
+    mass = graph.balance(plan.mass.lerp(wide.mass, _SHARE)).nan_to_num(nan=0.0)  # what is lost is coupled below
     mass = mass * (graph.b / graph.column_sums(mass)).clamp_(max=1).take(graph.columns)
     left = (graph.a - graph.row_sums(mass)).clamp_(min=0)
     lacks = (graph.b - graph.column_sums(mass)).clamp_(min=0)
