@@ -89,6 +89,18 @@ def test_ascent_reaches_the_marginal_and_the_greater_value(epsilon, oracle):
     assert torch.equal(again[0], psi)
 
 
+@pytest.mark.parametrize("scale", [2.0**-40, 2.0**40])
+def test_newton_s_direction_has_the_unit_of_the_costs(scale, oracle):
+    """In float32 the squares of such costs are 0 or infinite."""
+    graph, *_ = _complete(30, 8, oracle, dtype=torch.float32)
+    scaled = CandidateGraph(graph.a, graph.b)
+    scaled.extend(graph.rows, graph.columns, scale**2 * graph.costs)
+    psi = torch.zeros(8)
+    direction = graph.newton_direction(graph.smooth(psi, 0.5), 0.5)
+    other = scaled.newton_direction(scaled.smooth(psi, 0.5 * scale**2), 0.5 * scale**2)
+    torch.testing.assert_close(other / scale**2, direction)
+
+
 def test_balance_gives_the_columns_what_they_lack(oracle):
     graph, *_ = _complete(40, 20, oracle)
     before = graph.smooth(torch.zeros(20, dtype=torch.float64), 1.0)
@@ -97,6 +109,17 @@ def test_balance_gives_the_columns_what_they_lack(oracle):
     assert float(mass.min()) >= 0
     torch.testing.assert_close(graph.row_sums(mass), graph.a)
     assert float((graph.column_sums(mass) - graph.b).abs().sum()) < 1e-3 * before.error
+
+
+@pytest.mark.parametrize("light", [1e-4, 1e-7, 1e-20])
+def test_balance_keeps_a_light_row_that_alone_reaches_a_heavy_column(light):
+    """What column 0 lacks cannot come: the step is so large that float32 rounds all of row 0 away."""
+    a, b = torch.tensor([light, 0.5, 0.5]), torch.full((3,), 1 / 3)
+    graph = CandidateGraph(a / a.sum(), b)
+    rows, columns = torch.tensor([0, 1, 1, 2, 2]), torch.tensor([0, 1, 2, 1, 2])
+    graph.extend(rows, columns, torch.tensor([1.0, 1, 2, 2, 1]))
+    mass = graph.balance(graph.smooth(torch.zeros(3), 1.0).mass)
+    torch.testing.assert_close(graph.row_sums(mass), graph.a)
 
 
 masses = st.lists(st.floats(0, 1) | st.just(0.0), min_size=1, max_size=12).filter(lambda v: sum(v) > 0.01)
@@ -116,13 +139,16 @@ def test_the_north_west_corner_couples_any_two_masses(p, q):
     assert (columns.diff() >= 0).all()
 
 
+@pytest.mark.parametrize("level", [0.0, 1e6, torch.nan])
 @pytest.mark.parametrize("pairs", ["all", "too few"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_repaired_plan_is_feasible_even_where_the_pairs_are_not(pairs, dtype, oracle):
+def test_a_repaired_plan_is_feasible_whatever_the_pairs_and_the_potential(pairs, dtype, level, oracle):
     graph, _, x, y = _complete(40, 20, oracle, dtype=dtype)
     if pairs == "too few":
         graph.keep(graph.columns < 5)
-    rows, columns, mass = repaired(graph, torch.zeros(20, dtype=dtype), 0.1, x, y)
+    psi = torch.zeros(20, dtype=dtype)
+    psi[3] = level
+    rows, columns, mass = repaired(graph, psi, 0.1, x, y)
     assert float(mass.min()) >= 0
     torch.testing.assert_close(torch.zeros_like(graph.a).index_add(0, rows, mass), graph.a, rtol=0, atol=1e-6)
     torch.testing.assert_close(torch.zeros_like(graph.b).index_add(0, columns, mass), graph.b, rtol=0, atol=1e-6)

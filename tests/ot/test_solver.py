@@ -20,6 +20,7 @@ from featot.errors import UsageError
 from featot.ot import Measure, SemiDiscreteSolver, SolverState, c_transform, solve_semidiscrete
 
 METHODS = ["newton", "drag", "asgd"]
+ROUNDING = 1e-3  # of ψ when points move: conjugate gradients that stop early turn 1e-16 into 3e-4 at most (measured)
 
 
 def _points(n, d, seed=0):
@@ -114,18 +115,34 @@ def test_the_cost_scales_with_its_power(oracle, cost, power, scale, seed):
         scaled = solve_semidiscrete(scale * x, scale * y, a, b, method=method, cost=cost, max_iter=20)
         assert scaled.value == pytest.approx(scale**power * result.value, rel=1e-5)
         assert scaled.n_iter == result.n_iter
-        torch.testing.assert_close(scaled.potential_b, scale**power * result.potential_b, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(scaled.potential_b / scale**power, result.potential_b, rtol=0, atol=ROUNDING)
 
 
 @settings(deadline=None, max_examples=8)
 @given(offset=st.floats(-100, 100), seed=st.integers(0, 1000))
-def test_a_common_translation_changes_nothing(oracle, offset, seed):
+@pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean", 1.5])
+def test_a_common_translation_changes_nothing(oracle, cost, offset, seed):
     x, y, a, b = oracle.clouds(30, 20, 2, seed=seed)
     for method in METHODS:
-        result = solve_semidiscrete(x, y, a, b, method=method, max_iter=20)
-        moved = solve_semidiscrete(x + offset, y + offset, a, b, method=method, max_iter=20)
-        assert moved.value == pytest.approx(result.value, rel=1e-6)
-        torch.testing.assert_close(moved.potential_b, result.potential_b, rtol=1e-5, atol=1e-5)
+        result = solve_semidiscrete(x, y, a, b, method=method, cost=cost, max_iter=20)
+        moved = solve_semidiscrete(x + offset, y + offset, a, b, method=method, cost=cost, max_iter=20)
+        assert moved.value == pytest.approx(result.value, rel=1e-5)
+        torch.testing.assert_close(moved.potential_b, result.potential_b, rtol=0, atol=ROUNDING)
+
+
+@settings(deadline=None, max_examples=10)
+@given(seed=st.integers(0, 1000))
+@pytest.mark.parametrize("size", [(40, 25, 2), (25, 40, 2)], ids=["n > m", "n < m"])
+def test_the_order_of_the_points_permutes_the_answer(oracle, size, seed):
+    x, y, a, b = oracle.clouds(*size, seed=seed)
+    rows, columns = (torch.randperm(k, generator=torch.Generator().manual_seed(seed)) for k in size[:2])
+    result = solve_semidiscrete(x, y, a, b)
+    other = solve_semidiscrete(x[rows], y[columns], a[rows], b[columns])
+    assert other.value == pytest.approx(result.value, rel=1e-5)
+    torch.testing.assert_close(other.potential_a, result.potential_a[rows], rtol=0, atol=ROUNDING)
+    torch.testing.assert_close(other.potential_b, result.potential_b[columns], rtol=0, atol=ROUNDING)
+    plan = result.sparse_plan.to_dense()[rows][:, columns]
+    torch.testing.assert_close(other.sparse_plan.to_dense(), plan, rtol=0, atol=1e-3)
 
 
 def test_far_from_the_origin_float32_holds(device, oracle):
@@ -239,6 +256,15 @@ def test_the_callback_sees_the_log_and_the_best_potential(method, oracle):
     for state in seen:
         values, _ = c_transform(x, y, state.potential)
         assert float(a @ values + b @ state.potential) == pytest.approx(state.value, rel=1e-9)
+
+
+def test_with_fewer_x_the_callback_sees_the_potential_of_x(oracle):
+    x, y, a, b = oracle.clouds(30, 80, 2)
+    seen: list[SolverState] = []
+    solve_semidiscrete(x, y, a, b, callback=seen.append)
+    for state in seen:
+        values, _ = c_transform(y, x, state.potential)
+        assert float(b @ values + a @ state.potential) == pytest.approx(state.value, rel=1e-9)
 
 
 def test_reg_is_the_last_smoothing_and_ends_the_solve(oracle):
