@@ -13,7 +13,7 @@ from featot.ot.cost import Cost
 from featot.ot.graph import CandidateGraph
 from featot.ot.measure import Measure
 from featot.ot.plan import repaired
-from featot.ot.search import nearest
+from featot.ot.search import nearest, nearest_by_differences
 
 _COARSE = 512  # points of the coarsest sketch, whose candidates are all pairs
 _REFINE = 4  # points of the next sketch, in those of the last
@@ -85,7 +85,8 @@ class NewtonSinkhorn:
             psi, epsilon = self._sweep(psi, epsilon, sharpness)
             self._certify(psi, epsilon)
             x, y = self.source.points, self.target.points
-            self._note(psi, nearest(x, y, psi, cost=self.cost, backend=self.backend)[1][:, 0])
+            reduced, best = nearest_by_differences(x, y, psi, cost=self.cost, backend=self.backend)
+            self._note(psi, reduced[:, 0], best[:, 0])
             stuck = self.gap > 0.9 * gap
             if self.gap <= self.tol or self.n_iter >= self.max_iter or (stuck and self.epsilon_end is not None):
                 return
@@ -128,16 +129,11 @@ class NewtonSinkhorn:
 
     def _search(self, psi: Tensor, per_row: int, per_column: int) -> None:
         """Evaluates F at ψ by searching everything, and adds each point's best candidates to the graph."""
-        best = name_candidates(
-            self.graph, self.source.points, self.target.points, psi, per_row, per_column, self.cost, self.backend
-        )
-        self._note(psi, best)
+        x, y = self.source.points, self.target.points
+        self._note(psi, *name_candidates(self.graph, x, y, psi, per_row, per_column, self.cost, self.backend))
 
-    def _note(self, psi: Tensor, assignment: Tensor) -> None:
-        """F at ψ. The search finds costs by products, whose rounding a root would magnify: they are computed anew."""
-        x, y, a, b = self.source.points, self.target.points, self.source.weights, self.target.weights
-        reduced = self.cost.pairs(x, y[assignment]) - psi[assignment]
-        value = float(a.double() @ reduced.double() + b.double() @ psi.double())
+    def _note(self, psi: Tensor, reduced: Tensor, assignment: Tensor) -> None:
+        value = float(self.source.weights.double() @ reduced.double() + self.target.weights.double() @ psi.double())
         if value > self.lower:
             self.lower, self.psi = value, psi
         self.report(self.n_iter, self.lower, self.upper, self.psi)
@@ -207,18 +203,19 @@ def name_candidates(
     per_column: int,
     cost: Cost,
     backend: str,
-) -> Int[Tensor, " n"]:
-    """Adds every x's ``per_row`` best y and every y's ``per_column`` best x; returns every x's very best y."""
+) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"]]:
+    """Adds every x's ``per_row`` best y and every y's ``per_column`` best x; returns ψ's transform and its argmin."""
     n, m = len(x), len(y)
     per_row = max(1, min(per_row, m, _PAIRS // n))
     per_column = max(1, min(per_column, n, _PAIRS // m))
-    reduced, columns = nearest(x, y, psi, per_row, cost=cost, backend=backend)
+    search = nearest if cost.squared else nearest_by_differences
+    reduced, columns = search(x, y, psi, per_row, cost=cost, backend=backend)
     least, at = reduced.min(dim=1)
     best = columns.gather(1, at[:, None])[:, 0]
     rows = torch.arange(n, device=x.device).repeat_interleave(per_row)
     costs = (reduced + psi[columns]).clamp_(min=0).view(-1)
     graph.extend(rows, columns.view(-1), costs)
-    reduced, rows = nearest(y, x, least, per_column, cost=cost, backend=backend)
+    reduced, rows = search(y, x, least, per_column, cost=cost, backend=backend)
     columns = torch.arange(m, device=x.device).repeat_interleave(per_column)
     graph.extend(rows.view(-1), columns, (reduced + least[rows]).clamp_(min=0).view(-1))
-    return best
+    return cost.pairs(x, y[best]) - psi[best], best

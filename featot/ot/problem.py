@@ -14,7 +14,7 @@ from featot.errors import UsageError
 from featot.ot.cost import Cost
 from featot.ot.measure import Measure
 from featot.ot.plan import northwest
-from featot.ot.search import nearest
+from featot.ot.search import nearest, nearest_by_differences
 
 Sampler = Callable[[int, torch.Generator], Tensor]
 """A source that can only be drawn from: ``sampler(count, generator)`` returns ``(count, d)`` points."""
@@ -125,9 +125,9 @@ class Problem:
 
     def evaluate(self, psi: Float[Tensor, " m"]) -> float:
         """F(ψ): exact for a measure, on one and the same set of draws for a sampler."""
-        sample = self._sample
-        least = nearest(sample.points, self.target.points, psi, cost=self.cost, backend=self.backend)[0][:, 0]
-        return float(sample.weights.double() @ least.double() + self.target.weights.double() @ psi.double())
+        x, y = self._sample.points, self.target.points
+        least = nearest_by_differences(x, y, psi, cost=self.cost, backend=self.backend)[0][:, 0]
+        return float(self._sample.weights.double() @ least.double() + self.target.weights.double() @ psi.double())
 
     def result(
         self,
@@ -145,8 +145,8 @@ class Problem:
         sampled = self.source is None
         x = self.draw(_SAMPLES) if sampled else self._x
         a = x.new_full((len(x),), 1 / len(x)) if sampled else self._a
-        cell = nearest(x, self.target.points, psi, cost=self.cost, backend=self.backend)[1][:, 0]
-        reduced = self.cost.pairs(x, self.target.points[cell]) - psi[cell]
+        reduced, cell = nearest_by_differences(x, self.target.points, psi, cost=self.cost, backend=self.backend)
+        reduced, cell = reduced[:, 0], cell[:, 0]
         value = float(a.double() @ reduced.double() + self.target.weights.double() @ psi.double())
         gap = math.inf
         if math.isfinite(value_upper):

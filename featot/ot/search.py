@@ -21,6 +21,9 @@ from featot.ot.tiles import smallest_by_products
 
 BACKENDS = ("auto", "torch", "faiss", "keops")
 
+_RANKED_ANEW = 8  # of every row's best, where products are too coarse
+_PAIRS = 2**18  # differences at once
+
 _faiss_lock = threading.Lock()
 
 
@@ -57,6 +60,31 @@ def nearest(
     bias = y.square().sum(1) - psi / cost.scale
     values, indices = (_nearest_faiss if backend == "faiss" else _nearest_keops)(x, y, bias, k)
     return cost.scale * (values + x.square().sum(1, keepdim=True)), indices
+
+
+def nearest_by_differences(
+    x: Float[Tensor, "n d"],
+    y: Float[Tensor, "m d"],
+    psi: Float[Tensor, " m"],
+    k: int = 1,
+    *,
+    cost: Cost = SQEUCLIDEAN,
+    backend: str = "auto",
+) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
+    """As `nearest`, in order, and safe to certify with: rounding does not pick another y where the cost is a root.
+
+    A root magnifies the rounding of a squared distance found by products. The best few are therefore ranked anew
+    by their differences, whose values these are.
+    """
+    few = k if cost.squared else min(max(k, _RANKED_ANEW), len(y))
+    _, candidates = nearest(x, y, psi, few, cost=cost, backend=backend)
+    values, indices = x.new_empty(len(x), k), candidates.new_empty(len(x), k)
+    for rows in torch.arange(len(x), device=x.device).split(max(1, _PAIRS // few)):
+        j = candidates[rows]
+        costs = cost.pairs(x[rows, None].expand(-1, few, -1).flatten(0, 1), y[j.flatten()])
+        values[rows], best = (costs.view(j.shape) - psi[j]).topk(k, dim=1, largest=False)
+        indices[rows] = j.gather(1, best)
+    return values, indices
 
 
 def require_match(x: Tensor, y: Tensor, psi: Tensor) -> None:

@@ -129,8 +129,8 @@ masses = st.lists(st.floats(0, 1) | st.just(0.0), min_size=1, max_size=12).filte
 @given(p=masses, q=masses)
 def test_the_north_west_corner_couples_any_two_masses(p, q):
     p, q = (torch.tensor(v, dtype=torch.float64) for v in (p, q))
-    q = q * (p.sum() / q.sum())
     rows, columns, mass = northwest(p, q)
+    q = q * (p.sum() / q.sum())  # what it is stretched to
     assert len(mass) <= len(p) + len(q) - 1
     assert (mass > 0).all()
     torch.testing.assert_close(torch.zeros_like(p).index_add(0, rows, mass), p, rtol=0, atol=1e-12)
