@@ -7,12 +7,14 @@ Images are float tensors ``(b, c, h, w)`` with pixels in [0, 1]; points are ``(n
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from featot.ot import Measure
@@ -51,6 +53,32 @@ class FeatureExtractor(ABC):
         An image too small for any level gives an empty dict.
         """
 
+    def directions(
+        self, channels: int, dimension: int, count: int, generator: torch.Generator
+    ) -> Float[Tensor, "count d"]:
+        """Vectors of norm √d along which sliced losses compare points of an image; here of every direction alike.
+
+        ``channels``: of the image; ``dimension``: of the points. Then ``⟨θ, v⟩²`` is ``‖v‖²`` on average.
+        """
+        drawn = torch.randn(count, dimension, generator=generator)
+        norms: Tensor = torch.linalg.vector_norm(drawn, dim=1, keepdim=True)
+        return drawn * (math.sqrt(dimension) / norms)
+
+    def project(
+        self,
+        image: Float[Tensor, "b c h w"],
+        directions: Mapping[str, Float[Tensor, "_ _"]],
+        *,
+        scale: int = 0,
+        boundary: Boundary = "valid",
+    ) -> dict[str, Float[Tensor, "_ _"]]:
+        """The coordinates ``⟨x, θ⟩`` ``(n, k)`` of every point along the ``(k, d)`` directions of its level.
+
+        Levels without directions are left out. Override it where there is a faster way than to make the points.
+        """
+        levels = self.extract(image, scale=scale, boundary=boundary)
+        return {name: points @ directions[name].t() for name, points in levels.items() if name in directions}
+
 
 class Parametrization(ABC):
     """What is optimised: something with parameters that makes an image of a given size."""
@@ -69,7 +97,11 @@ class Parametrization(ABC):
 
     @abstractmethod
     def initialize(self, exemplar: Float[Tensor, "1 c h w"], size: Size, generator: torch.Generator) -> None:
-        """Starts anew at ``size``, on the exemplar's device; every random number comes from ``generator``."""
+        """Starts anew at ``size``, on the exemplar's device; every random number comes from ``generator``.
+
+        What it draws belongs into `parameters`: of several starts the best is kept by them. Where there are several
+        exemplars, or a mask, ``exemplar`` is a row of the pixels that count.
+        """
 
     def resize(self, size: Size) -> None:
         """Carries the present state to ``size``. Only called where `resizable` is true."""
@@ -100,14 +132,27 @@ class LossValue:
 class Loss(ABC):
     """Compares the points of one level with its target. One instance per level; it owns its inner state (ψ)."""
 
+    slices: ClassVar[int] = 0
+    """Above 0: the loss wants no points but their coordinates along so many fixed directions (the extractor's), and
+    those of every point. Its target holds the exemplar's."""
+
     def __init__(self, options: Any, target: Measure, generator: torch.Generator) -> None:
         self.options = options
         self.target = target
         self.generator = generator
 
+    def draw(self) -> Int[Tensor, " k"] | None:
+        """Which of its `slices` the next call will get, in that order (None: all of them)."""
+        return None
+
     @abstractmethod
     def __call__(self, points: Float[Tensor, "n d"], *, improve: bool = True) -> LossValue:
         """Compares the points with the target; first improves the inner state on them if ``improve``."""
+
+    def distance(self, points: Float[Tensor, "n d"]) -> float:
+        """How far the points are from the target, to compare several clouds by; takes its time where that helps."""
+        with torch.no_grad():
+            return float(self(points, improve=False).value)
 
 
 class Metric(ABC):

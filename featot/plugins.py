@@ -165,10 +165,15 @@ def load_registry(entry_points: Sequence[metadata.EntryPoint] | None = None) -> 
     return registry
 
 
-def route_options(chosen: Mapping[str, Registered], values: Mapping[str, Any]) -> dict[str, Any]:
+def route_options(
+    chosen: Mapping[str, Registered],
+    values: Mapping[str, Any],
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
     """Distributes ``values`` over the ``chosen`` plugins (by kind) and builds the options object of each.
 
     A key is an option's name where only one of the plugins has it, else "plugin.name" or "kind.name".
+    ``presets``: by the plugin's name, what stands where no value is given.
     Raises `featot.UsageError` for a key that no plugin, or more than one, answers to.
     """
     routed: dict[str, dict[str, Any]] = {kind: {} for kind in chosen}
@@ -187,7 +192,11 @@ def route_options(chosen: Mapping[str, Registered], values: Mapping[str, Any]) -
         if name in routed[takers[0]]:
             raise UsageError(f"option {name!r} of {chosen[takers[0]]} is given twice")
         routed[takers[0]][name] = value
-    return {kind: chosen[kind].build_options(given) for kind, given in routed.items()}
+    presets = presets or {}
+    return {
+        kind: plugin.build_options({**presets.get(plugin.plugin.name, {}), **routed[kind]})
+        for kind, plugin in chosen.items()
+    }
 
 
 def _register(registry: Registry, entry_point: metadata.EntryPoint, owner: str, version: str) -> None:

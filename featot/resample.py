@@ -16,13 +16,15 @@ _SIDE, _SIGMA = 4, 1.0  # the Gaussian of the paper's pyramid (Houdard et al. 20
 def halve(image: Float[Tensor, "b c h w"], boundary: Boundary) -> Float[Tensor, "b c h2 w2"]:
     """Blurs by the 4×4 Gaussian of σ = 1 and keeps every second pixel.
 
+    Pixel i of the result is centred between pixels 2i + 1 and 2i + 2, whatever the boundary.
+
     "periodic": the size is halved, rounding up (an odd side leaves one irregular step somewhere on the torus);
     "valid": only windows inside the image, so ``(h − 4) // 2 + 1``.
     Raises `featot.UsageError` for a "valid" image of less than 4 pixels a side.
     """
     h, w = image.shape[2:]
     if boundary == "periodic":
-        image = wrap(image, before=1, after=(1 + h % 2, 1 + w % 2))
+        image = wrap(image, after=(2 + h % 2, 2 + w % 2))
     elif min(h, w) < _SIDE:
         raise UsageError(f"an image of {h}x{w} is too small to be halved; expected at least {_SIDE} pixels a side")
     channels = image.shape[1]
@@ -45,16 +47,16 @@ def halvings(side: int, smallest: int) -> int:
     return times
 
 
-def wrap(image: Float[Tensor, "b c h w"], *, before: int, after: Size) -> Float[Tensor, "b c h2 w2"]:
-    """Continues a torus beyond its border: ``before`` pixels above and left, ``after`` below and right.
+def wrap(image: Float[Tensor, "b c h w"], *, after: Size) -> Float[Tensor, "b c h2 w2"]:
+    """Continues a torus ``after`` so many pixels below and right.
 
     Unlike `torch.nn.functional.pad` this wraps as often as it takes, so the image may be smaller than the margin.
     """
     h, w = image.shape[2:]
-    if before <= min(h, w) and after[0] <= h and after[1] <= w:
-        return F.pad(image, (before, after[1], before, after[0]), mode="circular")
-    rows = torch.arange(-before, h + after[0], device=image.device) % h
-    columns = torch.arange(-before, w + after[1], device=image.device) % w
+    if after[0] <= h and after[1] <= w:
+        return F.pad(image, (0, after[1], 0, after[0]), mode="circular")
+    rows = torch.arange(h + after[0], device=image.device) % h
+    columns = torch.arange(w + after[1], device=image.device) % w
     return image[:, :, rows][:, :, :, columns]
 
 

@@ -1,6 +1,10 @@
-"""The coarse-to-fine schedule: which resolutions, how many steps at each, and how large they are."""
+"""The schedule: quality presets, which resolutions, how many steps at each, and how large they are."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from featot.errors import UsageError, unknown_name
 from featot.interfaces import Size
@@ -8,17 +12,58 @@ from featot.match import OptimizerName, Stage
 from featot.resample import halved_size, halvings
 
 _SMALLEST_SIDE = 12  # pixels of exemplar and image at the coarsest level, where none are asked for
-_STEPS, _SINGLE_LEVEL_STEPS = 40, 500  # the paper takes 500 at its one level
-_STEPS_GROWTH = 1.5  # a coarser level has a quarter of the pixels, so more steps there cost little
+_SINGLE_LEVEL_STEPS = 500  # the paper's, at its one level
 # The optimiser's step at the start and at the end of each level: of Adam in pixel values, of the closed form λ
 # (straight to v); L-BFGS finds its own.
-_RATES: dict[str, tuple[float, float]] = {"adam": (0.03, 0.003), "closed-form": (1.0, 1.0), "lbfgs": (1.0, 1.0)}
+_RATES: dict[str, tuple[float, float]] = {"adam": (0.03, 0.005), "closed-form": (1.0, 1.0), "lbfgs": (1.0, 1.0)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """A preset: a set of settings that anyone could give one by one.
+
+    ``steps``: at the finest level; each coarser one, a quarter of its pixels, takes ``growth`` times as many.
+    ``max_points``, ``starts``: see `featot.match.match`. ``options``: of plugins, by their names.
+    """
+
+    steps: int
+    growth: float
+    max_points: int
+    starts: int
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+QUALITIES = {
+    "draft": Quality(
+        steps=10,
+        growth=1.5,
+        max_points=8192,
+        starts=1,
+        options={"ot": {"targets": 2048}},
+    ),
+    "standard": Quality(steps=32, growth=1.4, max_points=8192, starts=1),
+    "high": Quality(
+        steps=100,
+        growth=1.4,
+        max_points=16384,
+        starts=4,
+        options={"ot": {"targets": 8192}, "sliced": {"directions": 16}},
+    ),
+}
+
+
+def find_quality(name: str) -> Quality:
+    """The preset of that name. Raises `featot.UsageError`."""
+    if name not in QUALITIES:
+        raise unknown_name("quality", name, QUALITIES)
+    return QUALITIES[name]
 
 
 def coarse_to_fine(
     size: Size,
     exemplar_size: Size,
     *,
+    quality: Quality,
     levels: int | None = None,
     steps: int | None = None,
     optimizer: OptimizerName = "adam",
@@ -26,15 +71,15 @@ def coarse_to_fine(
     """Stages from the coarsest resolution to the finest, each of twice the size of the one before.
 
     ``levels``: how many (None: as long as image and exemplar keep 12 pixels a side); 1 is the paper's plain
-    algorithm. ``steps``: at the finest (None: 40, or 500 if it is the only one), half as many again at each coarser.
+    algorithm. ``steps``: at the finest (None: the preset's, or 500 if it is the only one).
     """
     levels = count_levels(size, exemplar_size) if levels is None else levels
-    steps = (_SINGLE_LEVEL_STEPS if levels == 1 else _STEPS) if steps is None else steps
+    steps = (_SINGLE_LEVEL_STEPS if levels == 1 else quality.steps) if steps is None else steps
     if optimizer not in _RATES:
         raise unknown_name("optimizer", optimizer, _RATES)
     rate, stages = _RATES[optimizer], []
     for scale in reversed(range(levels)):
-        num_steps = round(steps * _STEPS_GROWTH**scale)
+        num_steps = round(steps * quality.growth**scale)
         stages.append(Stage(scale=scale, size=halved_size(size, scale), num_steps=num_steps, rate=rate))
     return stages
 

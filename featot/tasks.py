@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from featot import provenance
-from featot.errors import FeatotError, UsageError
+from featot.errors import FeatotError, UsageError, unknown_name
+from featot.exemplars import Picture, Pictures, Sources, check_augment
 from featot.files import AnyPath, write_text
-from featot.images import read_image, write_image
+from featot.images import write_image
 from featot.interfaces import FeatureExtractor, Parametrization, Size
 from featot.match import Callback, LossFactory, OptimizerName, Record, Term, match
 from featot.options import build, to_dict
 from featot.plugins import Registry, load_registry, route_options
-from featot.schedule import check_levels, coarse_to_fine
+from featot.schedule import check_levels, coarse_to_fine, count_levels, find_quality
 
 _KINDS = ("features", "param", "loss")
+_DEFAULT_LOSS = {"adam": "ot+sliced", "lbfgs": "ot+sliced", "closed-form": "ot"}  # by optimizer
+_TILES = {"both": (True, True), "x": (False, True), "y": (True, False), "none": (False, False)}
+_MARGIN = 2  # pixels of the coarsest level by which an axis that is not to tile is longer while it is made
 _BYTES_PER_VALUE = 50  # peak memory per pixel and channel of the result: its growth from 1024² to 2048²
 
 
@@ -35,34 +41,53 @@ _BYTES_PER_VALUE = 50  # peak memory per pixel and channel of the result: its gr
 class SynthesisSettings:
     """Everything that decides a synthesis: equal settings give equal images on one machine.
 
-    ``size``: of the result in pixels (None: the exemplar's). ``features``, ``param``, ``loss``: plugin names.
+    ``size``: of the result in pixels (None: the first exemplar's, or the guide's). ``quality``: a preset of
+    `featot.schedule.QUALITIES`; whatever else is given goes before it. ``features``, ``param``: plugin names.
+    ``loss``: a plugin, or a weighted sum such as "ot+2*sliced" (None: "ot+sliced", or "ot" for "closed-form").
     ``options``: their options, as "key" where only one of them knows it, or as "plugin.key".
     ``optimizer``: see `featot.match.match`. ``levels``, ``steps``: see `featot.schedule.coarse_to_fine`.
-    ``max_points``: levels of the image with more points than this are thinned.
+    ``max_points``: levels of the image with more points than this are thinned. ``starts``: see `featot.match.match`.
+    ``augment``: "rot90" adds the exemplar's quarter turns, "flip" its mirror images. ``tile``: the axes along which
+    the result wraps round: "both", "x", "y" or "none".
     ``device``: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
     """
 
     size: Size | None = None
     features: str = "pyramid"
     param: str = "image"
-    loss: str = "ot"
+    loss: str | None = None
+    quality: str = "standard"
     options: Mapping[str, Any] = field(default_factory=dict)
     optimizer: OptimizerName = "adam"
     levels: int | None = None
     steps: int | None = None
-    max_points: int = 8192
+    max_points: int | None = None
+    starts: int | None = None
+    augment: tuple[str, ...] = ()
+    tile: str = "both"
     seed: int = 0
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name, least in (("levels", 1), ("steps", 1), ("max_points", 1), ("seed", 0)):
+        for name, least in (("levels", 1), ("steps", 1), ("max_points", 1), ("starts", 1), ("seed", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"expected {name} of at least {least}, got {value}")
             if value is not None and value >= 2**63:
                 raise UsageError(f"expected {name} below 2^63, got {value}")
+        if self.optimizer not in _DEFAULT_LOSS:
+            raise unknown_name("optimizer", self.optimizer, _DEFAULT_LOSS)
+        if self.tile not in _TILES:
+            raise unknown_name("tile", self.tile, _TILES)
+        find_quality(self.quality)
+        check_augment(self.augment)
         if self.size is not None and min(self.size) < 1:
             raise UsageError(f"expected a size HxW of at least 1x1, got {self.size[0]}x{self.size[1]}")
+
+    @property
+    def wraps(self) -> tuple[bool, bool]:
+        """Whether the result tiles from top to bottom, and from left to right."""
+        return _TILES[self.tile]
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> SynthesisSettings:
@@ -102,16 +127,21 @@ class Synthesis:
 
 
 def synthesize(
-    exemplar: AnyPath | Tensor | np.ndarray,
+    exemplar: Picture | Sequence[Picture],
     settings: SynthesisSettings | None = None,
     *,
+    mask: Picture | None = None,
+    guide: Picture | None = None,
+    exemplar_guide: Picture | None = None,
     callback: Callback | None = None,
     registry: Registry | None = None,
     **changes: Any,
 ) -> Synthesis:
     """Makes an image whose features are distributed like the exemplar's (Houdard et al. 2021, Alg. 1).
 
-    ``exemplar``: a file, or pixels ``(c, h, w)`` or ``(1, c, h, w)`` in [0, 1], c being 1 or 3.
+    ``exemplar``: a file, or pixels ``(c, h, w)`` or ``(1, c, h, w)`` in [0, 1], c being 1 or 3; or a list of these,
+    whose features are pooled. ``mask``, ``guide``, ``exemplar_guide``: see `featot.exemplars.Sources`; the result has
+    the size of the guide.
     ``settings``, and any of their fields by name: ``synthesize("a.png", size=(512, 512), seed=3)``. ``features``,
     ``param`` and ``loss`` may also be objects: an extractor, a parametrization, a function
     ``(target, generator) -> Loss``. ``callback``: called after each step with a `featot.match.MatchState`.
@@ -119,77 +149,153 @@ def synthesize(
     Ctrl-C does not raise: the result is then the best image so far, with ``interrupted`` true.
     Raises `featot.UsageError` for settings that make no sense, `featot.FeatotError` where the run fails.
     """
+    exemplars: list[Any] = list(exemplar) if isinstance(exemplar, list | tuple) else [exemplar]
+    sources = Sources(exemplars=exemplars, mask=mask, guide=guide, exemplar_guide=exemplar_guide)
+    return next(synthesize_each(sources, settings, [None], callback=callback, registry=registry, **changes))
+
+
+def synthesize_each(
+    sources: Sources,
+    settings: SynthesisSettings | None = None,
+    seeds: Iterable[int | None] = (None,),
+    *,
+    callback: Callback | None = None,
+    registry: Registry | None = None,
+    **changes: Any,
+) -> Iterator[Synthesis]:
+    """One synthesis after the other, as `synthesize`, for each of the seeds (None: that of the settings).
+
+    The exemplars are read, checked and prepared once. After Ctrl-C there are no more.
+    """
     start = time.perf_counter()
-    objects = {kind: changes.pop(kind) for kind in _KINDS if not isinstance(changes.get(kind, ""), str)}
+    objects = {kind: changes.pop(kind) for kind in _KINDS if not isinstance(changes.get(kind) or "", str)}
     unknown = changes.keys() - {field.name for field in dataclasses.fields(SynthesisSettings)}
     if unknown:
         raise TypeError(f"synthesize() has no setting {min(unknown)!r}")
     settings = dataclasses.replace(settings or SynthesisSettings(), **changes)
     registry = load_registry() if registry is None else registry
-    chosen = {kind: registry.get(kind, getattr(settings, kind)) for kind in _KINDS if kind not in objects}
-    options = route_options(chosen, settings.options)
+    quality = find_quality(settings.quality)
+    losses = {} if "loss" in objects else parse_losses(settings.loss or _DEFAULT_LOSS[settings.optimizer])
+    chosen = {kind: registry.get(kind, getattr(settings, kind)) for kind in _KINDS[:2] if kind not in objects}
+    for name in losses:
+        chosen["loss" if len(losses) == 1 else name] = registry.get("loss", name)
+    options = route_options(chosen, settings.options, quality.options)
     device = find_device(settings.device)
-    pixels = _pixels(exemplar)
-    exemplar_size = (pixels.shape[2], pixels.shape[3])
-    size = settings.size or exemplar_size
-    check_levels(settings.levels, exemplar_size)
-    _check_memory(size, pixels.shape[1])
-
-    extractor: FeatureExtractor = objects.get("features") or chosen["features"].create(options["features"])
-    param: Parametrization = objects.get("param") or chosen["param"].create(options["param"])
-    loss: LossFactory = objects.get("loss") or chosen["loss"].factory(options["loss"])
-    stages = coarse_to_fine(
-        size,
-        exemplar_size,
-        levels=settings.levels if param.resizable else 1,
-        steps=settings.steps,
-        optimizer=settings.optimizer,
-    )
-    ready = time.perf_counter()
+    pictures = sources.read()
+    size = _result_size(settings.size, pictures)
+    check_levels(settings.levels, pictures.smallest)
+    levels = count_levels(size, pictures.smallest) if settings.levels is None else settings.levels
+    margins = [0 if wraps else _MARGIN * 2 ** (levels - 1) for wraps in settings.wraps]
+    torus = size[0] + margins[0], size[1] + margins[1]
+    _check_memory(torus, pictures.exemplars[0].shape[1])
     with _memory_errors(size):
-        pixels = pixels.to(device)
-        result = match(
-            param,
-            [Term(exemplar=pixels, extractor=extractor, loss=loss)],
-            stages,
+        images, masks = pictures.varied(settings.augment)
+        images = [image.to(device) for image in images]
+        guide = None if pictures.guide is None else _padded(pictures.guide.to(device), torus)
+    given = settings
+    for seed in seeds:
+        settings = given if seed is None else dataclasses.replace(given, seed=seed)
+        extractor: FeatureExtractor = objects.get("features") or chosen["features"].create(options["features"])
+        param: Parametrization = objects.get("param") or chosen["param"].create(options["param"])
+        weighed: list[tuple[float, LossFactory]] = [(1.0, objects["loss"])] if "loss" in objects else []
+        for name, weight in losses.items():
+            key = "loss" if len(losses) == 1 else name
+            weighed.append((weight, chosen[key].factory(options[key])))
+        stages = coarse_to_fine(
+            torus,
+            pictures.smallest,
+            quality=quality,
+            levels=levels if param.resizable else 1,
+            steps=settings.steps,
             optimizer=settings.optimizer,
-            max_points=settings.max_points,
-            generator=torch.Generator().manual_seed(settings.seed),
-            callback=callback,
         )
-    record = {
-        "format": provenance.FORMAT,
-        "task": "synthesize",
-        "exemplar": {
-            "path": None if isinstance(exemplar, Tensor | np.ndarray) else os.path.abspath(exemplar),
-            "shape": list(pixels.shape),
-            "sha256": provenance.fingerprint(pixels),
-        },
-        "settings": {
-            **dataclasses.asdict(settings),
-            **{kind: f"{type(given).__module__}:{type(given).__qualname__}" for kind, given in objects.items()},
-            "options": {
-                f"{kind}.{name}": value
-                for kind, plugin in chosen.items()
-                for name, value in to_dict(options[kind]).items()
+        max_points = settings.max_points or quality.max_points
+        ready = time.perf_counter()
+        with _memory_errors(size):
+            result = match(
+                param,
+                [
+                    Term(exemplars=images, extractor=extractor, loss=loss, weight=weight, guide=guide, masks=masks)
+                    for weight, loss in weighed
+                ],
+                stages,
+                optimizer=settings.optimizer,
+                max_points=max_points,
+                starts=settings.starts or quality.starts,
+                generator=torch.Generator().manual_seed(settings.seed),
+                callback=callback,
+            )
+        record = {
+            "format": provenance.FORMAT,
+            "task": "synthesize",
+            **pictures.record,
+            "settings": {
+                **dataclasses.asdict(settings),
+                **{kind: f"{type(given).__module__}:{type(given).__qualname__}" for kind, given in objects.items()},
+                "options": {
+                    f"{kind}.{name}": value
+                    for kind, plugin in chosen.items()
+                    for name, value in to_dict(options[kind]).items()
+                },
+                "size": size,
+                "levels": len(stages),
+                "steps": stages[-1].num_steps,
+                "max_points": max_points,
+                "starts": settings.starts or quality.starts,
+                "device": str(device),
             },
-            "size": size,
-            "levels": len(stages),
-            "steps": stages[-1].num_steps,
-            "device": str(device),
-        },
-        "device": provenance.describe_device(device),
-        "versions": provenance.versions((plugin.owner, plugin.version) for plugin in chosen.values()),
-        "timings": {
-            "setup": round(ready - start, 4),
-            "match": round(time.perf_counter() - ready, 4),
-            "per_level": provenance.seconds_per_level(result.history),
-        },
-        "interrupted": result.interrupted,
-        "loss": result.history[-1].loss if result.history else None,
-        "history": [dataclasses.asdict(line) for line in result.history],
-    }
-    return Synthesis(image=result.image.cpu(), history=result.history, interrupted=result.interrupted, record=record)
+            "device": provenance.describe_device(device),
+            "versions": provenance.versions((plugin.owner, plugin.version) for plugin in chosen.values()),
+            "timings": {
+                "setup": round(ready - start, 4),
+                "match": round(time.perf_counter() - ready, 4),
+                "per_level": provenance.seconds_per_level(result.history),
+            },
+            "interrupted": result.interrupted,
+            "loss": result.history[-1].loss if result.history else None,
+            "history": [dataclasses.asdict(line) for line in result.history],
+        }
+        if "loss" not in objects:
+            record["settings"]["loss"] = "+".join(
+                name if weight == 1 else f"{weight!r}*{name}".replace("e+", "e") for name, weight in losses.items()
+            )
+        image = result.image[:, :, : size[0], : size[1]].cpu()
+        yield Synthesis(image=image, history=result.history, interrupted=result.interrupted, record=record)
+        if result.interrupted:
+            return
+        start = time.perf_counter()
+
+
+def parse_losses(text: str) -> dict[str, float]:
+    """The weights of a sum of losses such as "ot+2*sliced", by name. Raises `featot.UsageError`."""
+    losses: dict[str, float] = {}
+    for part in re.split(r"(?<!\de)\+", text):  # not the sign in 1e+3
+        weight, times, name = part.strip().rpartition("*")
+        try:
+            number = float(weight) if times else 1.0
+        except ValueError:
+            number = math.nan
+        if not (0 < number < math.inf) or not name or name.strip() in losses:
+            raise UsageError(
+                f"bad loss {text!r}: expected a name, or a sum such as ot+2*sliced, each with a weight > 0"
+            )
+        losses[name.strip()] = number
+    return losses
+
+
+def _result_size(size: Size | None, pictures: Pictures) -> Size:
+    if pictures.guide is None:
+        return size or pictures.size
+    guide = (pictures.guide.shape[2], pictures.guide.shape[3])
+    if size not in (None, guide):
+        raise UsageError(f"expected the size of the guide, {guide[0]}x{guide[1]}, got {size[0]}x{size[1]}")
+    return guide
+
+
+def _padded(guide: Tensor, size: Size) -> Tensor:
+    """The guide continued to a torus of ``size``, by its last row and column."""
+    h, w = guide.shape[2:]
+    return F.pad(guide, (0, size[1] - w, 0, size[0] - h), mode="replicate")
 
 
 def find_device(name: str) -> torch.device:
@@ -207,24 +313,6 @@ def find_device(name: str) -> torch.device:
         found = f"{available} CUDA device{'s' if available > 1 else ''}" if available else "no CUDA device"
         raise UsageError(f"device {name!r} is not here: torch sees {found}; 'cpu' and 'auto' always work")
     return device
-
-
-def _pixels(exemplar: AnyPath | Tensor | np.ndarray) -> Float[Tensor, "1 c h w"]:
-    if not isinstance(exemplar, Tensor | np.ndarray):
-        return read_image(exemplar)
-    floating = exemplar.is_floating_point() if isinstance(exemplar, Tensor) else exemplar.dtype.kind == "f"
-    *batch, channels, h, w = exemplar.shape if exemplar.ndim >= 3 else (0, 0, 0, 0)
-    if not (floating and batch in ([], [1]) and channels in (1, 3) and h * w > 0):
-        got = f"{tuple(exemplar.shape)} of {exemplar.dtype}"
-        raise UsageError(f"expected an exemplar (c, h, w) or (1, c, h, w), float, c 1 or 3, got {got}")
-    if isinstance(exemplar, np.ndarray):  # torch wants it writable, without negative strides, in native byte order
-        exemplar = torch.from_numpy(exemplar.astype(np.float32))
-    image = exemplar.detach().float().reshape(1, channels, h, w)
-    if not torch.isfinite(image).all():
-        raise UsageError("expected an exemplar with finite pixels, got NaN or infinity")
-    if image.min() < 0 or image.max() > 1:
-        raise UsageError(f"expected pixels in [0, 1], got {float(image.min()):.4g} to {float(image.max()):.4g}")
-    return image
 
 
 def _check_memory(size: Size, channels: int) -> None:

@@ -14,7 +14,7 @@ from featot.interfaces import FeatureExtractor, Loss, LossValue, Parametrization
 from featot.match import Stage, Term, match
 from featot.ot import c_transform
 from featot.resample import enlarge
-from featot.schedule import coarse_to_fine
+from featot.schedule import coarse_to_fine, find_quality
 from featot_plugins.image import Image
 from featot_plugins.options import ImageOptions, OTLossOptions, PatchesOptions, PyramidOptions
 from featot_plugins.ot import OTLoss
@@ -125,7 +125,7 @@ def _ot(**options):
 
 def _term(exemplar=None, extractor=None, loss=None, weight=1.0):
     return Term(
-        exemplar=_exemplar() if exemplar is None else exemplar,
+        exemplars=[_exemplar() if exemplar is None else exemplar],
         extractor=extractor or Patches(PatchesOptions(size=4)),
         loss=loss or _ot(),
         weight=weight,
@@ -144,6 +144,11 @@ def _run(param=None, terms=None, stages=None, *, seed=0, **arguments):
         generator=torch.Generator().manual_seed(seed),
         **arguments,
     )
+
+
+def _grown(image, size):
+    """As `Image.resize` carries it to the next stage."""
+    return enlarge(image, size, "periodic").roll((1, 1), dims=(2, 3))
 
 
 def _recording(factory):
@@ -343,7 +348,7 @@ def test_the_image_carries_over_to_the_next_stage():
     stages = [_stage((8, 10), 3, scale=1), _stage((16, 20), 1, rate=0.0)]
     term = _term(extractor=Pyramid(PyramidOptions(size=4, scales=2)))
     _run(terms=[term], stages=stages, callback=lambda state: images.append(state.image().clone()))
-    torch.testing.assert_close(images[3], enlarge(images[2], (16, 20), "periodic"))
+    torch.testing.assert_close(images[3], _grown(images[2], (16, 20)))
 
 
 def test_the_exemplar_never_wraps_and_the_image_does_as_it_says():
@@ -358,14 +363,24 @@ def test_the_exemplar_never_wraps_and_the_image_does_as_it_says():
             assert all(torch.equal(image, start) for image, *_ in calls)
 
 
-def test_the_torus_moves_until_it_settles():
+def _offsets(max_points):
     extractor, start = Watched(), torch.zeros(1, 1, 16, 16)
     start[..., 0, 0] = 1
-    _run(Given(start), [_term(extractor=extractor)], [_stage((16, 16), 12, 0.0, settle=0.5)])
-    offsets = [int(image.argmax()) for image, *_ in extractor.calls[1:]]
+    stages = [_stage((16, 16), 12, 0.0, settle=0.5)]
+    _run(Given(start), [_term(extractor=extractor)], stages, max_points=max_points)
+    return [int(image.argmax()) for image, *_ in extractor.calls[1:]]
+
+
+def test_a_thinned_torus_moves_until_it_settles():
+    offsets = _offsets(max_points=255)
     assert len(offsets) == 12
     assert len(set(offsets[:6])) >= 5
-    assert len(set(offsets[5:])) == 1
+    assert set(offsets[6:]) == {0}
+
+
+@pytest.mark.parametrize("max_points", [None, 256])
+def test_a_torus_of_which_all_points_count_stays(max_points):
+    assert _offsets(max_points) == [0] * 12
 
 
 def test_a_parametrization_that_cannot_be_resized():
@@ -437,7 +452,7 @@ def test_interrupted(last):
     result = _run(terms=[term], stages=stages, callback=callback)
     assert result.interrupted is True
     assert len(result.history) == last + 1
-    expected = images[-1] if last == 4 else enlarge(images[-1], (16, 20), "periodic")
+    expected = images[-1] if last == 4 else _grown(images[-1], (16, 20))
     torch.testing.assert_close(result.image, expected.clamp(0, 1))
 
 
@@ -488,7 +503,9 @@ def test_equal_seeds_give_equal_images(optimizer):
     def image(seed):
         # Few targets and points: their draws must come from the seed as well.
         term = _term(extractor=Pyramid(PyramidOptions(size=4, scales=2)), loss=_ot(targets=50))
-        stages = coarse_to_fine((16, 18), (32, 32), levels=2, steps=2, optimizer=optimizer)
+        stages = coarse_to_fine(
+            (16, 18), (32, 32), quality=find_quality("draft"), levels=2, steps=2, optimizer=optimizer
+        )
         return _run(terms=[term], stages=stages, optimizer=optimizer, max_points=60, seed=seed).image
 
     torch.manual_seed(1)

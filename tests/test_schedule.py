@@ -5,41 +5,62 @@ from __future__ import annotations
 import pytest
 import torch
 
+from featot.errors import UsageError
 from featot.resample import halve, halved_size
-from featot.schedule import coarse_to_fine, count_levels
+from featot.schedule import QUALITIES, coarse_to_fine, count_levels, find_quality
+
+STANDARD = find_quality("standard")
 
 
 def test_stages_go_from_coarse_to_fine():
-    stages = coarse_to_fine((64, 96), (64, 64))
+    stages = coarse_to_fine((64, 96), (64, 64), quality=STANDARD)
     assert [stage.scale for stage in stages] == [2, 1, 0]
     assert [stage.size for stage in stages] == [(16, 24), (32, 48), (64, 96)]
 
 
 def test_sizes_that_halve_unevenly():
-    stages = coarse_to_fine((255, 37), (256, 256), levels=4)
+    stages = coarse_to_fine((255, 37), (256, 256), quality=STANDARD, levels=4)
     assert [stage.size for stage in stages] == [(32, 5), (64, 10), (128, 19), (255, 37)]
     assert all(stage.size == halved_size((255, 37), stage.scale) for stage in stages)
 
 
 def test_one_level_is_the_plain_algorithm():
-    (stage,) = coarse_to_fine((255, 37), (256, 256), levels=1)
+    (stage,) = coarse_to_fine((255, 37), (256, 256), quality=STANDARD, levels=1)
     assert (stage.scale, stage.size, stage.num_steps) == (0, (255, 37), 500)
 
 
-def test_steps_are_those_of_the_finest_and_grow_by_half():
-    assert [stage.num_steps for stage in coarse_to_fine((64, 64), (64, 64), steps=16)] == [36, 24, 16]
-    assert [stage.num_steps for stage in coarse_to_fine((64, 64), (64, 64))] == [90, 60, 40]
-    assert [stage.num_steps for stage in coarse_to_fine((64, 64), (64, 64), levels=1, steps=3)] == [3]
-    assert all(stage.num_steps >= 1 for stage in coarse_to_fine((256, 256), (256, 256), steps=1))
+def test_steps_are_those_of_the_finest_and_grow_as_the_quality_says():
+    def steps(*sizes, quality=STANDARD, **settings):
+        return [stage.num_steps for stage in coarse_to_fine(*sizes, quality=quality, **settings)]
+
+    small = ((64, 64), (64, 64))
+    for quality in QUALITIES.values():
+        growth = [quality.growth**2, quality.growth, 1]
+        assert steps(*small, quality=quality) == [round(quality.steps * g) for g in growth]
+        assert steps(*small, quality=quality, steps=16) == [round(16 * g) for g in growth]
+    assert steps(*small, levels=1, steps=3) == [3]
+    assert all(number >= 1 for number in steps((256, 256), (256, 256), steps=1))
+
+
+def test_every_quality_takes_more_steps_than_the_one_before():
+    assert list(QUALITIES) == ["draft", "standard", "high"]
+    assert QUALITIES["draft"].steps < QUALITIES["standard"].steps < QUALITIES["high"].steps
+
+
+def test_an_unknown_quality():
+    with pytest.raises(UsageError, match=r"unknown quality 'standart'; did you mean 'standard'\?"):
+        find_quality("standart")
 
 
 def test_rates_fall_within_a_level():
-    stages = coarse_to_fine((64, 64), (64, 64))
+    stages = coarse_to_fine((64, 64), (64, 64), quality=STANDARD)
     assert all(first > last > 0 for first, last in (stage.rate for stage in stages))
 
 
 def test_closed_form_goes_straight_to_v():
-    assert {stage.rate for stage in coarse_to_fine((64, 64), (64, 64), optimizer="closed-form")} == {(1.0, 1.0)}
+    assert {
+        stage.rate for stage in coarse_to_fine((64, 64), (64, 64), quality=STANDARD, optimizer="closed-form")
+    } == {(1.0, 1.0)}
 
 
 @pytest.mark.parametrize(
@@ -58,7 +79,7 @@ def test_closed_form_goes_straight_to_v():
 )
 def test_count_levels(size, exemplar, levels):
     assert count_levels(size, exemplar) == levels
-    assert len(coarse_to_fine(size, exemplar)) == levels
+    assert len(coarse_to_fine(size, exemplar, quality=STANDARD)) == levels
 
 
 @pytest.mark.parametrize("side", [26, 57, 100, 255])

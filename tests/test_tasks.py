@@ -19,10 +19,18 @@ from featot.images import read_image, write_image
 from featot.interfaces import Parametrization
 from featot.provenance import fingerprint, read_record
 from featot.resample import halve
-from featot.tasks import SynthesisSettings, synthesize
+from featot.schedule import QUALITIES
+from featot.tasks import SynthesisSettings, parse_losses, synthesize
 from featot_plugins.image import Image
 from featot_plugins.msot import MSOT
-from featot_plugins.options import ImageOptions, MSOTOptions, OTLossOptions, PatchesOptions, PyramidOptions
+from featot_plugins.options import (
+    ImageOptions,
+    MSOTOptions,
+    OTLossOptions,
+    PatchesOptions,
+    PyramidOptions,
+    SlicedOptions,
+)
 from featot_plugins.ot import OTLoss
 from featot_plugins.patches import Patches
 from featot_plugins.pyramid import Pyramid
@@ -96,7 +104,7 @@ def test_equal_seeds_give_equal_bits():
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0, 0.3, 1 / 3])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_constant_image_gives_its_constant(value, channels):
-    result = _quick(torch.full((1, channels, 28, 32), value), steps=10)
+    result = _quick(torch.full((1, channels, 28, 32), value), steps=20)
     assert (result.image - value).abs().max() < 0.02
 
 
@@ -237,16 +245,16 @@ def test_an_option_that_two_plugins_have_is_ambiguous():
 
 @pytest.mark.parametrize("key", ["size", "pyramid.size", "features.size"])
 def test_options_reach_their_plugin(key):
-    result = _quick(options={key: 3, "image.noise": "0.5", "exponent": 2})
+    result = _quick(loss="ot", options={key: 3, "image.noise": "0.5", "exponent": 1.5})
     options = result.record["settings"]["options"]
-    assert (options["features.size"], options["param.noise"], options["loss.exponent"]) == (3, 0.5, 2.0)
+    assert (options["features.size"], options["param.noise"], options["loss.exponent"]) == (3, 0.5, 1.5)
     objects = {
         "features": Pyramid(PyramidOptions(size=3)),
         "param": Image(ImageOptions(noise=0.5)),
-        "loss": functools.partial(OTLoss, OTLossOptions(exponent=2)),
+        "loss": functools.partial(OTLoss, OTLossOptions(exponent=1.5)),
     }
     assert torch.equal(result.image, _quick(**objects).image)
-    assert not torch.allclose(result.image, _quick().image, atol=0.05)
+    assert not torch.allclose(result.image, _quick(loss="ot").image, atol=0.05)
 
 
 def test_max_points_thins():
@@ -281,9 +289,10 @@ def test_a_parametrization_that_cannot_be_resized_has_one_level():
 
 @pytest.mark.parametrize("optimizer", ["adam", "lbfgs", "closed-form"])
 def test_every_optimizer(optimizer):
-    result = _quick(optimizer=optimizer, steps=3)
+    result = _quick(optimizer=optimizer, steps=20, levels=1, starts=1)
     assert result.record["settings"]["optimizer"] == optimizer
-    assert result.history[-1].loss < result.history[0].loss
+    losses = [line.loss for line in result.history]
+    assert sum(losses[-5:]) / 5 < losses[0]
 
 
 def test_callback_and_interruption():
@@ -337,7 +346,7 @@ def test_other_runtime_errors_come_through():
 
 
 def test_record():
-    result = _quick(_exemplar(3), options={"size": 3}, seed=7)
+    result = _quick(_exemplar(3), options={"size": 3}, seed=7, starts=1)
     record = result.record
     assert (record["format"], record["task"], record["interrupted"]) == (1, "synthesize", False)
     assert record["exemplar"] == {"path": None, "shape": [1, 3, 28, 32], "sha256": fingerprint(_exemplar(3))}
@@ -345,18 +354,23 @@ def test_record():
     expected = {
         **{f"features.{name}": value for name, value in vars(PyramidOptions(size=3)).items()},
         **{f"param.{name}": value for name, value in vars(ImageOptions()).items()},
-        **{f"loss.{name}": value for name, value in vars(OTLossOptions()).items()},
+        **{f"ot.{name}": value for name, value in vars(OTLossOptions()).items()},
+        **{f"sliced.{name}": value for name, value in vars(SlicedOptions()).items()},
     }
     assert settings.pop("options") == expected
+    assert parse_losses(settings.pop("loss")).keys() == {"ot", "sliced"}
     assert settings == {
         "size": (16, 20),
         "features": "pyramid",
         "param": "image",
-        "loss": "ot",
+        "quality": "standard",
         "optimizer": "adam",
         "levels": 2,
         "steps": 2,
-        "max_points": 8192,
+        "max_points": QUALITIES["standard"].max_points,
+        "starts": 1,
+        "augment": (),
+        "tile": "both",
         "seed": 7,
         "device": "cpu",
     }
@@ -508,11 +522,12 @@ def test_a_synthesis_is_far_nearer_to_its_exemplar_than_noise_is(name):
     initial.initialize(exemplar, (64, 64), torch.Generator().manual_seed(0))
     noise = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     start = initial((64, 64), torch.Generator()).detach()
-    made = synthesize(exemplar, size=(64, 64), steps=10, device="cpu").image
+    made = synthesize(exemplar, size=(64, 64), steps=15, device="cpu").image
     metric = MSOT(MSOTOptions(points=400, scales=3))
+    # Draws of the exemplar itself are not at 0: what counts is the distance beyond theirs.
     least, score, of_start, of_noise = (metric(image, exemplar) for image in (exemplar, made, start, noise))
-    assert least < score < of_start / 2
-    assert score < of_noise / 2
+    assert 0 < score - least < (of_start - least) / 4
+    assert score - least < (of_noise - least) / 4
 
 
 @pytest.mark.gpu

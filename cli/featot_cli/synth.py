@@ -33,7 +33,7 @@ class SynthCommand(click.Command):
 
 
 @click.command(cls=SynthCommand)
-@click.argument("exemplar", required=False, metavar="EXEMPLAR")
+@click.argument("exemplars", nargs=-1, metavar="EXEMPLAR...")
 @click.option(
     "-o",
     "mixed",
@@ -42,15 +42,31 @@ class SynthCommand(click.Command):
     help="With an equals sign: an option of a plugin (size=5, or pyramid.size=5). Without: the same as --out.",
 )
 @click.option("--out", metavar="FILE", help="The image to write.  [default: EXEMPLAR's name with _synth.png]")
+@click.option(
+    "--quality", metavar="NAME", help="draft, standard or high: about 1, 3 and 20 times the time.  [standard]"
+)
+@click.option("--size", metavar="HxW", help="Size of the result in pixels, as 512x384 or 512.  [default: EXEMPLAR's]")
+@click.option("--tile", metavar="AXES", help="Where the result wraps round: both, x, y or none.  [default: both]")
+@click.option("--show-tiled", is_flag=True, help="Also write OUT_tiled.png, the result repeated 2×2.")
+@click.option("--seed", type=int, help="The same seed gives the same image.  [default: 0]")
+@click.option("--count", type=int, help="Make so many images, with the seeds that follow; OUT gets _seedN.")
+@click.option("--seeds", metavar="A,B,...", help="Make an image for each of these seeds; OUT gets _seedN.")
+@click.option(
+    "--augment", metavar="A,B", help="Also learn from the exemplar's quarter turns (rot90), mirrored (flip)."
+)
+@click.option("--exemplar-mask", metavar="FILE", help="Learn only from where this image is white.")
+@click.option("--guide", metavar="FILE", help="A map of the result, in the colours of --exemplar-guide, to follow.")
+@click.option("--exemplar-guide", metavar="FILE", help="The same map for EXEMPLAR: what lies where.")
 @click.option("--features", metavar="NAME", help="What is matched.  [default: pyramid]")
 @click.option("--param", metavar="NAME", help="What is optimised.  [default: image]")
-@click.option("--loss", metavar="NAME", help="How it is compared.  [default: ot]")
-@click.option("--size", metavar="HxW", help="Size of the result in pixels, as 512x384 or 512.  [default: EXEMPLAR's]")
-@click.option("--seed", type=int, help="The same seed gives the same image.  [default: 0]")
-@click.option("--steps", type=int, help="Steps at the finest level.  [default: 40, or 500 with --levels 1]")
+@click.option("--loss", metavar="NAME", help="How it is compared; a weighted sum, if you like.  [default: ot+sliced]")
+@click.option("--steps", type=int, help="Steps at the finest level.  [default: --quality's, or 500 with --levels 1]")
 @click.option("--levels", type=int, help="Resolutions from coarse to fine; 1 is the paper's plain algorithm.")
 @click.option("--optimizer", metavar="NAME", help="adam, lbfgs or closed-form.  [default: adam]")
-@click.option("--max-points", type=int, help="Thin levels with more points than this.  [default: 8192]")
+@click.option("--max-points", type=int, help="Thin levels with more points than this.  [default: --quality's]")
+@click.option(
+    "--starts", type=int, help="Try the smallest levels so often, go on with the best.  [default: --quality's]"
+)
 @click.option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.  [default: auto]")
 @click.option("--from-json", metavar="FILE", help="Repeat the run that this sidecar records, bit for bit.")
 @click.option("--preview", is_flag=True, help="Also write OUT.preview.png, about once a second, while it grows.")
@@ -60,53 +76,63 @@ class SynthCommand(click.Command):
 def synth(
     lazy: LazyRegistry,
     /,
-    exemplar: str | None,
+    exemplars: tuple[str, ...],
     mixed: tuple[str, ...],
     out: str | None,
+    count: int | None,
+    seeds: str | None,
+    exemplar_mask: str | None,
+    guide: str | None,
+    exemplar_guide: str | None,
+    show_tiled: bool,
     from_json: str | None,
     preview: bool,
     quiet: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Synthesise a texture that looks like EXEMPLAR: the same patches, in other places.
+    """Synthesise a texture that looks like EXEMPLAR: the same patches, in other places. Several are pooled.
 
     Beside the image goes a .json with everything needed to repeat it. Ctrl-C stops at once and keeps the best
     image so far.
 
     \b
     featot synth bricks.png
-    featot synth bricks.png -o wall.png --size 512x512 --seed 7
+    featot synth bricks.png -o wall.png --size 512x512 --seed 7 --show-tiled
+    featot synth moss.png stone.png --quality high --augment rot90,flip --count 4
+    featot synth meadow.png --exemplar-guide meadow_map.png --guide my_map.png
     featot synth bricks.png --features patches -o size=9
     featot synth --from-json wall.json -o again.png
     """
     # Imported here, with torch: --help does not wait for it.
-    from featot.files import check_writable
-    from featot.images import check_image_suffix
-    from featot.provenance import is_record
-    from featot.tasks import synthesize
+    from featot.exemplars import Sources
+    from featot.images import write_image
+    from featot.tasks import synthesize_each
     from featot_cli.progress import preview_file, progress_bar
 
     options, out = _split(mixed, out)
     changes = {name: value for name, value in given.items() if value is not None}
     if options:
         changes["options"] = options
+    maps = {"mask": exemplar_mask, "guide": guide, "exemplar_guide": exemplar_guide}
     if from_json is not None:
-        exemplar, settings = _recorded(from_json, exemplar, changes)
-    elif exemplar is not None:
+        several = {"count": count, "seeds": seeds, "exemplar_mask": exemplar_mask, "guide": guide}
+        changes |= {name: value for name, value in several.items() if value is not None}
+        sources, settings = _recorded(from_json, exemplars, changes)
+    elif exemplars:
         settings = _settings(changes)
+        sources = Sources(exemplars=exemplars, **maps)
     else:
         raise UsageError("which image? Expected an EXEMPLAR, as in: featot synth bricks.png")
-    path = Path(out) if out is not None else Path(f"{Path(exemplar).stem}_synth.png")
-    check_image_suffix(path, settings.size)
-    sidecar = path.with_suffix(".json")
+    chosen = _seeds(count, seeds, changes)
+    path = Path(out) if out is not None else Path(f"{Path(str(sources.exemplars[0])).stem}_synth.png")
+    paths = [path] if chosen is None else [path.with_stem(f"{path.stem}_seed{seed}") for seed in chosen]
     growing = path.with_suffix(f".preview{path.suffix}") if preview else None
-    for file in (path, sidecar, *([growing] if growing else [])):
-        check_writable(file)
-        if os.path.exists(file) and os.path.exists(exemplar) and os.path.samefile(file, exemplar):
-            raise UsageError(f"cannot write {file}: it is the exemplar; choose another name with --out")
-    if sidecar.exists() and not is_record(sidecar):
-        raise UsageError(f"cannot write {sidecar}: a file of another kind is there; choose another name with --out")
+    tiled = [path.with_stem(f"{path.stem}_tiled") for path in paths] if show_tiled else []
+    inputs = [str(file) for file in (*sources.exemplars, sources.mask, sources.guide, sources.exemplar_guide) if file]
+    _check_outputs(
+        [*paths, *tiled, *([growing] if growing else [])], [p.with_suffix(".json") for p in paths], inputs, settings
+    )
 
     with progress_bar(quiet=quiet or as_json) as show, preview_file(growing) as grow:
 
@@ -114,17 +140,63 @@ def synth(
             show(state)
             grow(state)
 
-        result = synthesize(exemplar, settings, callback=callback, registry=lazy.registry)
-    result.save(path)
-    if as_json:
-        click.echo(json.dumps(result.record))
-    elif not quiet and not result.interrupted:
-        h, w = result.image.shape[2:]
-        seconds = result.record["timings"]["match"]
-        click.echo(f"{path}  {h}x{w}, loss {result.record['loss']:.4g}, {seconds:.1f} s; record in {sidecar}")
+        results = synthesize_each(sources, settings, chosen or [None], callback=callback, registry=lazy.registry)
+        for number, result in enumerate(results):
+            file = paths[number]
+            result.save(file)
+            if show_tiled:
+                write_image(result.image.repeat(1, 1, 2, 2), tiled[number])
+            if as_json:
+                click.echo(json.dumps(result.record))
+            elif not quiet and not result.interrupted:
+                h, w = result.image.shape[2:]
+                seconds = result.record["timings"]["match"]
+                record = file.with_suffix(".json")
+                click.echo(f"{file}  {h}x{w}, loss {result.record['loss']:.4g}, {seconds:.1f} s; record in {record}")
     if result.interrupted:
-        click.echo(f"featot: interrupted; {path} holds the best image so far", err=True)
+        click.echo(f"featot: interrupted; {file} holds the best image so far", err=True)
         raise click.exceptions.Exit(130)
+
+
+def _check_outputs(files: list[Path], sidecars: list[Path], inputs: list[str], settings: Any) -> None:
+    """Refuses at once what could not be written, or would overwrite an input or somebody's file."""
+    from featot.files import check_writable
+    from featot.images import check_image_suffix
+    from featot.provenance import is_record
+
+    for file in files:
+        check_image_suffix(file, settings.size)
+    for file in (*files, *sidecars):
+        check_writable(file)
+        for given in inputs:
+            if os.path.exists(file) and os.path.exists(given) and os.path.samefile(file, given):
+                which = "the exemplar" if given == inputs[0] else "an input"
+                raise UsageError(f"cannot write {file}: it is {which}; choose another name with --out")
+    for sidecar in sidecars:
+        if sidecar.exists() and not is_record(sidecar):
+            why = "a file of another kind is there"
+            raise UsageError(f"cannot write {sidecar}: {why}; choose another name with --out")
+
+
+def _seeds(count: int | None, seeds: str | None, changes: dict[str, Any]) -> list[int] | None:
+    """The seeds of several images; None for one image."""
+    if count is not None and seeds is not None:
+        raise UsageError("expected --count or --seeds, got both")
+    if seeds is not None:
+        if not re.fullmatch(r"\d{1,18}(,\d{1,18})*", seeds):
+            raise UsageError(f"bad seeds {seeds!r}: expected numbers of at least 0, as in --seeds 1,2,3")
+        if "seed" in changes:
+            raise UsageError("expected --seed or --seeds, got both")
+        chosen = [int(seed) for seed in seeds.split(",")]
+        if len(set(chosen)) < len(chosen):
+            raise UsageError(f"bad seeds {seeds!r}: the same seed gives the same image; expected different ones")
+        return chosen
+    if count is None:
+        return None
+    if count < 1:
+        raise UsageError(f"expected --count of at least 1, got {count}")
+    first = changes.get("seed", 0)
+    return list(range(first, first + count))
 
 
 def _split(mixed: tuple[str, ...], out: str | None) -> tuple[dict[str, str], str | None]:
@@ -152,14 +224,16 @@ def _settings(changes: dict[str, Any]) -> Any:
 
     if "size" in changes:
         changes = {**changes, "size": parse_size(changes["size"])}
+    if "augment" in changes:
+        changes = {**changes, "augment": tuple(name.strip() for name in changes["augment"].split(","))}
     return SynthesisSettings(**changes)
 
 
-def _recorded(from_json: str, exemplar: str | None, changes: dict[str, Any]) -> tuple[str, Any]:
-    """The exemplar and the settings of an earlier run; warns where they may not give the same image."""
+def _recorded(from_json: str, exemplars: tuple[str, ...], changes: dict[str, Any]) -> tuple[Any, Any]:
+    """The sources and the settings of an earlier run; warns where they may not give the same image."""
     import torch
 
-    from featot.images import read_image
+    from featot.exemplars import Sources, pixels
     from featot.provenance import differences, fingerprint, read_record
     from featot.tasks import SynthesisSettings, find_device
 
@@ -169,19 +243,33 @@ def _recorded(from_json: str, exemplar: str | None, changes: dict[str, Any]) -> 
     record = read_record(from_json)
     settings = SynthesisSettings.from_record(record)
     device = find_device(settings.device)
-    if exemplar is None:
-        exemplar = record["exemplar"]["path"]
-        if exemplar is None or not os.path.exists(exemplar):
-            where = "was no file" if exemplar is None else f"{exemplar} is gone"
-            raise UsageError(f"the exemplar of {from_json} {where}; name it: featot synth EXEMPLAR --from-json FILE")
+    was = [record["exemplar"], *record.get("more_exemplars", [])]
+    if exemplars and len(exemplars) != len(was):
+        raise UsageError(f"the run in {from_json} had {len(was)} exemplars, got {len(exemplars)}")
+    given: dict[Any, str] = dict(enumerate(exemplars))
+    maps = {name: record[name] for name in ("mask", "guide", "exemplar_guide") if record.get(name)}
+    found: dict[Any, str] = {}
+    pictures: dict[Any, Any] = {**dict(enumerate(was)), **maps}
+    for key, picture in pictures.items():
+        path = given.get(key, picture["path"])
+        if path is None or not os.path.exists(path):
+            where = "was no file" if path is None else f"{path} is gone"
+            what = "exemplar" if isinstance(key, int) else key.replace("_", " ")
+            raise UsageError(f"the {what} of {from_json} {where}; name it: featot synth EXEMPLAR --from-json FILE")
+        found[key] = path
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # told when it is read for the run
+            image = pixels(path)
+        if key == "mask":
+            image = (image.amax(1, keepdim=True) > 0.5).float()
+        if picture["shape"][1] == 3:  # a grey one beside coloured ones
+            image = image.expand(-1, 3, -1, -1)
+        if fingerprint(image) != picture["sha256"]:
+            warnings.warn(f"{path} has changed since the run in {from_json}: the image will differ", stacklevel=1)
     torch.set_num_threads(record["device"]["threads"])  # sums depend on how they are shared out
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # told when it is read for the run
-        changed = fingerprint(read_image(exemplar)) != record["exemplar"]["sha256"]
-    if changed:
-        warnings.warn(f"{exemplar} has changed since the run in {from_json}: the image will differ", stacklevel=1)
     if record.get("interrupted"):
         warnings.warn(f"the run in {from_json} was interrupted; this one goes to its end", stacklevel=1)
     for difference in differences(record, device):
         warnings.warn(f"{difference} since the run in {from_json}: the image may differ", stacklevel=1)
-    return exemplar, settings
+    sources = Sources(exemplars=[found[i] for i in range(len(was))], **{name: found[name] for name in maps})
+    return sources, settings

@@ -4,7 +4,7 @@ from featot.ot.cost import COSTS, Cost, as_cost
 from featot.ot.measure import Measure
 from featot.ot.problem import Sampler, SemiDiscreteResult
 from featot.ot.search import BACKENDS, nearest
-from featot.ot.semidual import c_transform, marginal, semidual
+from featot.ot.semidual import ascend, c_transform, marginal, semidual
 from featot.ot.shortlist import Shortlist
 from featot.ot.solver import METHODS, SemiDiscreteSolver, SolverState, solve_semidiscrete
 
@@ -20,6 +20,7 @@ __all__ = [
     "Shortlist",
     "SolverState",
     "as_cost",
+    "ascend",
     "c_transform",
     "marginal",
     "nearest",

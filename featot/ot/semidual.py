@@ -13,6 +13,8 @@ from torch import Tensor
 from featot.ot.cost import SQEUCLIDEAN, Cost, as_cost
 from featot.ot.search import nearest, require_match
 
+_DENSE_PAIRS = 2**20  # up to which `ascend` keeps the whole matrix
+
 
 def c_transform(
     x: Float[Tensor, "n d"],
@@ -54,6 +56,35 @@ def semidual(
         assignment = c_transform(x, y, psi, backend, cost=cost)[1]
     reduced = cost.pairs(cost.embed(x), cost.embed(y)[assignment]) - psi[assignment]
     return (reduced.mean() if a is None else a @ reduced) + (psi.mean() if b is None else b @ psi)
+
+
+def ascend(
+    x: Float[Tensor, "n d"],
+    y: Float[Tensor, "m d"],
+    psi: Float[Tensor, " m"],
+    b: Float[Tensor, " m"],
+    *,
+    steps: int,
+    rate: float,
+    backend: str = "auto",
+) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"], Int[Tensor, " n"]]:
+    """``steps`` supergradient steps ``ψ ← ψ + rate · (b − marginal)`` for the squared cost and uniform x.
+
+    Returns the new ψ, and the ψ of the last search with the assignment it found (with no steps, the given ψ).
+    """
+    dense = steps > 1 and backend == "auto" and len(x) * len(y) <= _DENSE_PAIRS
+    if dense:  # the costs stay in the cache from step to step, less ‖x‖², which decides nothing
+        costs = torch.addmm(y.square().sum(1), x, y.t(), alpha=-2)
+        reduced = torch.empty_like(costs)
+    before = psi
+    for step in range(max(1, steps)):
+        assignment = (
+            torch.sub(costs, psi, out=reduced).min(dim=1).indices if dense else c_transform(x, y, psi, backend)[1]
+        )
+        before = psi
+        if step < steps:
+            psi = psi + rate * (b - marginal(assignment, len(y)))
+    return psi, before, assignment
 
 
 def marginal(assignment: Int[Tensor, " n"], m: int, a: Float[Tensor, " n"] | None = None) -> Float[Tensor, " m"]:

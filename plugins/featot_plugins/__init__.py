@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from featot.hookspecs import hookimpl
 from featot.plugins import Plugin
-from featot_plugins.options import ImageOptions, MSOTOptions, OTLossOptions, PatchesOptions, PyramidOptions
+from featot_plugins.options import (
+    ImageOptions,
+    MSOTOptions,
+    OTLossOptions,
+    PatchesOptions,
+    PyramidOptions,
+    SlicedOptions,
+)
 
 
 @hookimpl
@@ -31,7 +38,13 @@ def featot_register_parametrizations() -> list[Plugin]:
 @hookimpl
 def featot_register_losses() -> list[Plugin]:
     return [
-        Plugin("ot", "featot_plugins.ot:OTLoss", "semi-dual optimal transport, ψ as discriminator", OTLossOptions)
+        Plugin("ot", "featot_plugins.ot:OTLoss", "semi-dual optimal transport, ψ as discriminator", OTLossOptions),
+        Plugin(
+            "sliced",
+            "featot_plugins.sliced:SlicedLoss",
+            "sliced optimal transport: contrast and grain, beside 'ot'",
+            SlicedOptions,
+        ),
     ]
 
 

@@ -32,7 +32,8 @@ class Image(Parametrization):
         self._set(start.view(1, -1, *size).to(exemplar))
 
     def resize(self, size: Size) -> None:
-        self._set(enlarge(self.pixels.detach(), size, self.boundary))
+        # A halved pixel is centred one pixel further on than `enlarge` puts it: what halves to it is kept there.
+        self._set(enlarge(self.pixels.detach(), size, self.boundary).roll((1, 1), dims=(2, 3)))
 
     def parameters(self) -> list[Tensor]:
         return [self.pixels]

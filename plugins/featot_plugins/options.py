@@ -27,12 +27,17 @@ class ImageOptions:
 
 @dataclass(frozen=True)
 class OTLossOptions:
-    exponent: float = option(1.0, "p of the pull ‖x − y‖^p on the image; 2 is the paper's", min=0.5, max=2.0)
-    targets: int = option(8192, "exemplar points kept a level, drawn at random", min=1)
+    exponent: float = option(2.0, "p of the pull ‖x − y‖^p on the image; 2 is the paper's", min=0.5, max=2.0)
+    targets: int = option(4096, "exemplar points kept a level, drawn at random", min=1)
     psi_steps: int = option(10, "ascent steps of ψ per step of the image", min=0)
     psi_pairs: int = option(15_000_000, "fewer ψ steps (but one) where they would search more pairs (x, y)", min=0)
-    psi_rate: float = option(0.004, "step of ψ, in units of min(n, m) · spread of the target", min=0.0)
+    psi_rate: float = option(0.001, "step of ψ, in units of min(n, m) · spread of the target", min=0.0)
     backend: str = option("auto", "search of the c-transform", choices=("auto", "torch", "faiss", "keops"))
+
+
+@dataclass(frozen=True)
+class SlicedOptions:
+    directions: int = option(12, "directions drawn a step, of 128 that are fixed for a level", min=1, max=128)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featot.errors import UsageError
-from featot.ot import as_cost, c_transform, marginal, semidual
+from featot.ot import as_cost, ascend, c_transform, marginal, semidual
 
 COSTS = ["sqeuclidean", "euclidean", "cosine", 0.5, 1.5]
 
@@ -191,3 +191,41 @@ def test_marginal_counts_the_mass_that_arrives(dtype, device):
     uniform = marginal(assignment, 4)
     assert uniform.dtype == torch.float32  # torch's default
     torch.testing.assert_close(uniform, torch.tensor([0.4, 0, 0.6, 0], device=device))
+
+
+# Ascent
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7])
+@pytest.mark.parametrize(
+    ("shape", "backend"),
+    [((30, 20), "auto"), ((30, 20), "torch"), ((1100, 1000), "auto")],  # the matrix; no matrix; too large a matrix
+)
+def test_ascend_is_a_loop_of_searches_and_steps(shape, backend, steps, device):
+    x, y, psi, _, b = _problem(*shape, d=4, device=device)
+    psi = 0.1 * psi
+    found, before, assignment = ascend(x, y, psi, b, steps=steps, rate=0.5, backend=backend)
+    for step in range(steps):
+        expected_before, expected = psi, c_transform(x, y, psi)[1]
+        psi = psi + 0.5 * (b - marginal(expected, len(y)))
+        assert step == 0 or not torch.equal(psi, expected_before)
+    torch.testing.assert_close(found, psi)
+    torch.testing.assert_close(before, expected_before)
+    assert torch.equal(assignment, expected)
+
+
+def test_no_step_of_ascent_is_a_search_alone():
+    x, y, psi, _, b = _problem()
+    found, before, assignment = ascend(x, y, psi, b, steps=0, rate=0.5)
+    assert torch.equal(found, psi)
+    assert torch.equal(before, psi)
+    assert torch.equal(assignment, c_transform(x, y, psi)[1])
+
+
+def test_ascend_raises_the_semidual_and_leaves_its_inputs():
+    x, y, psi, _, b = _problem(60, 40)
+    inputs = x.clone(), y.clone(), psi.clone(), b.clone()
+    found, before, _ = ascend(x, y, psi, b, steps=50, rate=0.05)
+    start, last, end = (float(semidual(x, y, potential, b=b)) for potential in (psi, before, found))
+    assert start < min(last, end)
+    assert all(torch.equal(t, was) for t, was in zip((x, y, psi, b), inputs, strict=True))

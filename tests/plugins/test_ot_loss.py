@@ -63,7 +63,7 @@ def test_a_smaller_exponent_charges_the_same_assignment_otherwise(exponent):
 def test_psi_climbs():
     """The step goes along ∂F/∂ψ = b − marginal, and raises F, call after call, up to near its maximum."""
     x, y = _clouds()
-    loss = _loss(y, exponent=2, psi_steps=1)
+    loss = _loss(y, exponent=2, psi_steps=1, psi_rate=0.004)
     values = []
     for _ in range(60):
         psi = loss.psi.clone().requires_grad_()

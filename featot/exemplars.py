@@ -1,0 +1,134 @@
+"""What a synthesis is made from: exemplars, and optionally a mask and guides, read, checked and brought together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from featot import provenance
+from featot.errors import UsageError, unknown_name
+from featot.files import AnyPath
+from featot.images import read_image
+from featot.interfaces import Size
+
+AUGMENTATIONS = ("rot90", "flip")
+Picture = AnyPath | Tensor | np.ndarray
+"""A file, or pixels ``(c, h, w)`` or ``(1, c, h, w)`` in [0, 1], c being 1 or 3."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """All images that a run reads.
+
+    ``exemplars``: pooled; all grey or all in colour. ``mask``: of the one exemplar, not 0 where it may be sampled.
+    ``guide``, ``exemplar_guide``: label or progression maps of the result and of the one exemplar, in the same
+    colours; the result gets at each place the texture that the exemplar has where its map is alike.
+    """
+
+    exemplars: Sequence[Picture]
+    mask: Picture | None = None
+    guide: Picture | None = None
+    exemplar_guide: Picture | None = None
+
+    def read(self) -> Pictures:
+        """Raises `featot.UsageError` where they cannot be read or do not go together."""
+        if not self.exemplars:
+            raise UsageError("expected at least one exemplar")
+        exemplars = [pixels(exemplar) for exemplar in self.exemplars]
+        if any(image.shape[1] != exemplars[0].shape[1] for image in exemplars):
+            exemplars = [image.expand(-1, 3, -1, -1) for image in exemplars]  # a grey one among coloured ones
+        size = (exemplars[0].shape[2], exemplars[0].shape[3])
+        if (self.guide is None) != (self.exemplar_guide is None):
+            names = ("a guide", "exemplar guide") if self.exemplar_guide is None else ("an exemplar guide", "guide")
+            given, other = names
+            raise UsageError(f"{given} needs the {other} too: the one says where to put what the other marks")
+        if len(exemplars) > 1 and (self.mask is not None or self.guide is not None):
+            raise UsageError("expected one exemplar with a mask or a guide, got several")
+        mask = None if self.mask is None else (pixels(self.mask).amax(1, keepdim=True) > 0.5).float()
+        guides = [None if map_ is None else pixels(map_) for map_ in (self.guide, self.exemplar_guide)]
+        for name, image in (("a mask", mask), ("an exemplar guide", guides[1])):
+            if image is not None and image.shape[2:] != exemplars[0].shape[2:]:
+                h, w = image.shape[2:]
+                raise UsageError(f"expected {name} of the exemplar's size {size[0]}x{size[1]}, got {h}x{w}")
+        guide, exemplar_guide = guides
+        if guide is not None and exemplar_guide is not None and guide.shape[1] != exemplar_guide.shape[1]:
+            guide, exemplar_guide = guide.expand(-1, 3, -1, -1), exemplar_guide.expand(-1, 3, -1, -1)
+        described = [self._describe(given, image) for given, image in zip(self.exemplars, exemplars, strict=True)]
+        record: dict[str, Any] = {"exemplar": described[0], "more_exemplars": described[1:]}
+        extras = {"mask": mask, "guide": guide, "exemplar_guide": exemplar_guide}
+        for name, image in extras.items():
+            record[name] = None if image is None else self._describe(getattr(self, name), image)
+        return Pictures(exemplars=exemplars, mask=mask, guide=guide, exemplar_guide=exemplar_guide, record=record)
+
+    @staticmethod
+    def _describe(given: Any, image: Tensor) -> dict[str, Any]:
+        path = None if isinstance(given, Tensor | np.ndarray) else os.path.abspath(given)
+        return {"path": path, "shape": list(image.shape), "sha256": provenance.fingerprint(image)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """The pixels of `Sources`: exemplars ``(1, c, h, w)``; ``record``: where they came from, for the sidecar."""
+
+    exemplars: list[Float[Tensor, "1 _ _ _"]]
+    mask: Float[Tensor, "1 1 _ _"] | None
+    guide: Float[Tensor, "1 _ _ _"] | None
+    exemplar_guide: Float[Tensor, "1 _ _ _"] | None
+    record: dict[str, Any] = field(repr=False)
+
+    @property
+    def size(self) -> Size:
+        """Of the first exemplar."""
+        return self.exemplars[0].shape[2], self.exemplars[0].shape[3]
+
+    @property
+    def smallest(self) -> Size:
+        """The size of the exemplar with the shortest side."""
+        sizes = [(image.shape[2], image.shape[3]) for image in self.exemplars]
+        return min(sizes, key=min)
+
+    def varied(self, augment: Sequence[str]) -> tuple[list[Tensor], list[Tensor] | None]:
+        """The exemplars with their guide as further channels, and their masks, each also turned and mirrored."""
+        images = self.exemplars
+        if self.exemplar_guide is not None:
+            images = [torch.cat([images[0], self.exemplar_guide.to(images[0])], dim=1)]
+        varied = [turned for image in images for turned in _turns(image, augment)]
+        return varied, None if self.mask is None else _turns(self.mask.to(images[0]), augment)
+
+
+def check_augment(augment: Sequence[str]) -> None:
+    """Raises `featot.UsageError` for an unknown augmentation."""
+    for name in [augment] if isinstance(augment, str) else augment:
+        if name not in AUGMENTATIONS:
+            raise unknown_name("augmentation", name, AUGMENTATIONS)
+
+
+def _turns(image: Tensor, augment: Sequence[str]) -> list[Tensor]:
+    turned = [image.rot90(quarters, dims=(2, 3)) for quarters in (range(4) if "rot90" in augment else range(1))]
+    return turned + [image.flip(3) for image in turned] if "flip" in augment else turned
+
+
+def pixels(picture: Picture) -> Float[Tensor, "1 c h w"]:
+    """The pixels of a file, or of an array after a check. Raises `featot.UsageError`."""
+    if not isinstance(picture, Tensor | np.ndarray):
+        return read_image(picture)
+    floating = picture.is_floating_point() if isinstance(picture, Tensor) else picture.dtype.kind == "f"
+    *batch, channels, h, w = picture.shape if picture.ndim >= 3 else (0, 0, 0, 0)
+    if not (floating and batch in ([], [1]) and channels in (1, 3) and h * w > 0):
+        got = f"{tuple(picture.shape)} of {picture.dtype}"
+        raise UsageError(f"expected an image (c, h, w) or (1, c, h, w), float, c 1 or 3, got {got}")
+    if isinstance(picture, np.ndarray):  # torch wants it writable, without negative strides, in native byte order
+        picture = torch.from_numpy(picture.astype(np.float32))
+    image = picture.detach().float().reshape(1, channels, h, w)
+    if not torch.isfinite(image).all():
+        raise UsageError("expected an image with finite pixels, got NaN or infinity")
+    if image.min() < 0 or image.max() > 1:
+        raise UsageError(f"expected pixels in [0, 1], got {float(image.min()):.4g} to {float(image.max()):.4g}")
+    return image

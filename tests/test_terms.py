@@ -1,0 +1,240 @@
+"""The terms of the loop: pooled exemplars, masks, guides, and what a sliced loss is given."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+
+from featot.errors import UsageError
+from featot.interfaces import FeatureExtractor, Loss, LossValue, Parametrization
+from featot.match import Stage, Term, match
+from featot_plugins.options import PatchesOptions, PyramidOptions
+from featot_plugins.patches import Patches
+from featot_plugins.pyramid import Pyramid
+
+
+def _noise(*shape, seed=0):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+class Given(Parametrization):
+    """Pixels that start as given, at whatever size the stage has."""
+
+    boundary = "periodic"
+    resizable = True
+
+    def initialize(self, exemplar, size, generator):
+        self.started_from = exemplar
+        self.resize(size)
+
+    def resize(self, size):
+        self.pixels = _noise(1, 1, *size).requires_grad_()
+
+    def parameters(self):
+        return [self.pixels]
+
+    def __call__(self, size, generator):
+        return self.pixels
+
+
+class GivenInside(Given):
+    boundary = "valid"
+
+
+class Squares(FeatureExtractor):
+    """Pixels squared: not linear."""
+
+    def extract(self, image, *, scale=0, boundary="valid", max_points=None):
+        return {"squares": image.square().movedim(1, -1).flatten(0, 2)}
+
+
+class Keeps(Loss):
+    """Keeps its target and all the points it sees."""
+
+    def __init__(self, target, generator):
+        super().__init__(None, target, generator)
+        self.seen = []
+
+    def __call__(self, points, *, improve=True):
+        self.seen.append(points.detach().clone())
+        return LossValue(points.square().mean())
+
+
+class KeepsSlices(Keeps):
+    """Wants the coordinates along three directions, now these two, now those."""
+
+    slices = 3
+
+    def draw(self):
+        return torch.tensor([[2, 0], [1, 2]][len(self.seen) % 2])
+
+
+def _recording(factory=Keeps):
+    """``factory``, and the list of all that it makes."""
+    made = []
+
+    @functools.wraps(factory, updated=())
+    def make(target, generator):
+        made.append(factory(target, generator))
+        return made[-1]
+
+    make.slices = factory.slices
+    return make, made
+
+
+def _run(term, *stages, param=None, **arguments):
+    param = param or Given()
+    return match(param, [term], stages or [_stage()], generator=torch.Generator().manual_seed(0), **arguments)
+
+
+def _stage(size=(6, 8), num_steps=2, scale=0, settle=0.0):
+    return Stage(scale=scale, size=size, num_steps=num_steps, rate=(0.0, 0.0), settle=settle)
+
+
+def _patches(size=3):
+    return Patches(PatchesOptions(size=size))
+
+
+# Several exemplars
+
+
+def test_the_target_is_every_exemplars_points_in_turn():
+    factory, made = _recording()
+    exemplars = [_noise(1, 1, 5, 6), _noise(1, 1, 7, 4, seed=1)]
+    _run(Term(exemplars=exemplars, extractor=_patches(), loss=factory))
+    expected = torch.cat([_patches().extract(exemplar)["1/1"] for exemplar in exemplars])
+    assert torch.equal(made[0].target.points, expected)
+
+
+def test_an_exemplar_gives_the_levels_it_is_large_enough_for():
+    factory, made = _recording()
+    exemplars = [_noise(1, 1, 5, 6), _noise(1, 1, 20, 20)]
+    extractor = Pyramid(PyramidOptions(size=4, scales=2))
+    _run(Term(exemplars=exemplars, extractor=extractor, loss=factory), _stage((16, 16)))
+    assert [len(loss.target) for loss in made] == [2 * 3 + 17 * 17, 6 * 6]
+
+
+def test_the_image_starts_from_the_first_exemplar_without_its_guide():
+    param, exemplar = Given(), _noise(1, 3, 8, 8)
+    term = Term(exemplars=[exemplar], extractor=_patches(), loss=Keeps, guide=_noise(1, 2, 6, 8))
+    _run(term, param=param)
+    assert torch.equal(param.started_from, exemplar[:, :1])
+
+
+# Masks
+
+
+def test_a_masked_target_holds_the_patches_inside_the_mask():
+    factory, made = _recording()
+    exemplar, mask = _noise(1, 1, 9, 9), torch.zeros(1, 1, 9, 9)
+    mask[..., 2:7, 1:5] = 1
+    _run(Term(exemplars=[exemplar], extractor=_patches(), loss=factory, masks=[mask]))
+    assert torch.equal(made[0].target.points, _patches().extract(exemplar[..., 2:7, 1:5])["1/1"])
+
+
+def test_each_exemplar_has_its_own_mask():
+    factory, made = _recording()
+    exemplars = [_noise(1, 1, 5, 6), _noise(1, 1, 7, 4, seed=1)]
+    masks = [torch.zeros(1, 1, 5, 6), torch.ones(1, 1, 7, 4)]
+    _run(Term(exemplars=exemplars, extractor=_patches(), loss=factory, masks=masks))
+    assert torch.equal(made[0].target.points, _patches().extract(exemplars[1])["1/1"])
+
+
+def test_a_coarse_patch_counts_if_all_the_pixels_it_sees_do():
+    factory, made = _recording()
+    mask = torch.ones(1, 1, 20, 20)
+    mask[..., 0, 0] = 0  # seen at scale 1 by the first pixel alone, so by the first patch
+    extractor = Pyramid(PyramidOptions(size=4, scales=2))
+    _run(Term(exemplars=[_noise(1, 1, 20, 20)], extractor=extractor, loss=factory, masks=[mask]), _stage((16, 16)))
+    assert [len(loss.target) for loss in made] == [17 * 17 - 1, 6 * 6 - 1]
+
+
+def test_features_that_are_not_linear_cannot_be_masked():
+    exemplar = _noise(1, 1, 8, 8)
+    with pytest.raises(UsageError, match=r"mask of the exemplar needs linear features.*'pyramid'"):
+        _run(Term(exemplars=[exemplar], extractor=Squares(), loss=Keeps, masks=[torch.ones(1, 1, 8, 8)]))
+
+
+def test_a_mask_too_small_for_a_patch():
+    exemplar, mask = _noise(1, 1, 8, 8), torch.zeros(1, 1, 8, 8)
+    mask[..., :2, :] = 1
+    with pytest.raises(UsageError, match="no features of the exemplar at level 1/1; use a larger one"):
+        _run(Term(exemplars=[exemplar], extractor=_patches(), loss=Keeps, masks=[mask]))
+
+
+# Guides
+
+
+@pytest.mark.parametrize("param", [Given, GivenInside])
+@pytest.mark.parametrize("settle", [0.0, 1.0])
+def test_the_guide_stays_with_the_image(param, settle):
+    """Wherever the torus moves: the guide is the image's own pixels, so every point sees the same value twice."""
+    factory, made = _recording()
+    guide = _noise(1, 1, 6, 8)
+    term = Term(exemplars=[_noise(1, 2, 8, 8)], extractor=_patches(1), loss=factory, guide=guide)
+    _run(term, _stage(num_steps=4, settle=settle), param=param(), max_points=1)
+    assert len(made[0].seen) == 4
+    for points in made[0].seen:
+        torch.testing.assert_close(points[:, 0], points[:, 1])
+
+
+@pytest.mark.parametrize("param", [Given, GivenInside])
+def test_the_guide_is_halved_to_the_size_of_every_stage(param):
+    factory, made = _recording()
+    term = Term(exemplars=[_noise(1, 2, 16, 16)], extractor=_patches(1), loss=factory, guide=_noise(1, 1, 13, 16))
+    _run(term, _stage((7, 8), scale=1), _stage((13, 16)), param=param())
+    assert [len(points) for loss in made for points in loss.seen] == [56, 56, 208, 208]
+
+
+# Sliced losses
+
+
+def test_a_sliced_loss_gets_the_coordinates_of_all_points_along_what_it_drew():
+    factory, made = _recording(KeepsSlices)
+    _run(Term(exemplars=[_noise(1, 1, 9, 9)], extractor=_patches(), loss=factory), max_points=4)
+    (loss,), (first, second) = made, made[0].seen
+    assert loss.target.points.shape == (49, 3)
+    assert first.shape == second.shape == (48, 2)
+    torch.testing.assert_close(first[:, 0], second[:, 1])  # both along direction number 2
+    assert not torch.allclose(first[:, 1], second[:, 0])
+
+
+def test_a_sliced_loss_that_draws_nothing_gets_every_direction():
+    class Whole(Keeps):
+        slices = 5
+
+    factory, made = _recording(Whole)
+    _run(Term(exemplars=[_noise(1, 1, 9, 9)], extractor=_patches(), loss=functools.partial(factory)))
+    assert made[0].target.points.shape == (49, 5)
+    assert made[0].seen[0].shape == (48, 5)
+
+
+def test_image_and_exemplar_are_projected_on_the_same_directions():
+    """Here the image is the exemplar."""
+
+    class Whole(Keeps):
+        slices = 5
+
+    factory, made = _recording(Whole)
+    exemplar = _noise(1, 1, 6, 8)  # what `Given` starts from
+    _run(Term(exemplars=[exemplar], extractor=_patches(), loss=factory), param=GivenInside())
+    torch.testing.assert_close(made[0].seen[0], made[0].target.points)
+
+
+@pytest.mark.parametrize("param", [Given, GivenInside])
+def test_a_sliced_loss_sees_a_window_of_a_large_image(param):
+    factory, made = _recording(KeepsSlices)
+    term = Term(exemplars=[_noise(1, 1, 9, 9)], extractor=_patches(), loss=factory)
+    _run(term, _stage((520, 530), num_steps=3), param=param())
+    assert [points.shape for points in made[0].seen] == [(510 * 510, 2)] * 3
+    small, made = _recording(KeepsSlices)
+    _run(Term(exemplars=[_noise(1, 1, 9, 9)], extractor=_patches(), loss=small), _stage((512, 512), num_steps=1))
+    assert made[0].seen[0].shape == (512 * 512, 2)
+
+
+def test_a_large_exemplar_is_sampled_for_a_sliced_loss():
+    factory, made = _recording(KeepsSlices)
+    _run(Term(exemplars=[_noise(1, 1, 260, 260)], extractor=_patches(1), loss=factory))
+    assert len(made[0].target) == 2**16
