@@ -31,6 +31,10 @@ class FeatureExtractor(ABC):
     """True where the points are averages of pixels: linear, with non-negative weights that sum to 1.
     The closed-form update needs this (its majoriser is the row sum of the Hessian)."""
 
+    unitless: ClassVar[bool] = False
+    """True where the points are in no unit, such as the responses of a network: each level is then divided by the
+    root mean square norm of its exemplars' points, so that all levels count alike."""
+
     def __init__(self, options: Any = None) -> None:
         self.options = options
 
@@ -135,6 +139,9 @@ class Loss(ABC):
     slices: ClassVar[int] = 0
     """Above 0: the loss wants no points but their coordinates along so many fixed directions (the extractor's), and
     those of every point. Its target holds the exemplar's."""
+
+    thorough: ClassVar[bool] = False
+    """True: the loss wants every point of the image, not a level that was thinned for the sake of a search."""
 
     def __init__(self, options: Any, target: Measure, generator: torch.Generator) -> None:
         self.options = options

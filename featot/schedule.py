@@ -8,7 +8,8 @@ from typing import Any
 
 from featot.errors import UsageError, unknown_name
 from featot.interfaces import Size
-from featot.match import OptimizerName, Stage
+from featot.match import OptimizerName
+from featot.problem import Stage
 from featot.resample import halved_size, halvings
 
 _SMALLEST_SIDE = 12  # pixels of exemplar and image at the coarsest level, where none are asked for

@@ -25,10 +25,11 @@ from featot.exemplars import Picture, Pictures, Sources, check_augment
 from featot.files import AnyPath, write_text
 from featot.images import write_image
 from featot.interfaces import FeatureExtractor, Parametrization, Size
-from featot.match import Callback, LossFactory, OptimizerName, Record, Term, match
+from featot.match import Callback, OptimizerName, Record, match
 from featot.options import build, to_dict
 from featot.plugins import Registry, load_registry, route_options
 from featot.schedule import check_levels, coarse_to_fine, count_levels, find_quality
+from featot.terms import LossFactory, Term
 
 _KINDS = ("features", "param", "loss")
 _DEFAULT_LOSS = {"adam": "ot+sliced", "lbfgs": "ot+sliced", "closed-form": "ot"}  # by optimizer

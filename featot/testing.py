@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from featot.interfaces import Boundary, FeatureExtractor, Metric, Parametrization, Size
-from featot.match import LossFactory
 from featot.ot import Measure
+from featot.terms import LossFactory
 
 
 def check_extractor(extractor: FeatureExtractor, channels: Sequence[int] = (1, 3)) -> None:

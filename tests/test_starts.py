@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from featot.interfaces import Loss, LossValue, Parametrization
-from featot.match import Stage, Term, match
+from featot.match import match
+from featot.problem import Stage
 from featot.tasks import synthesize
+from featot.terms import Term
 from featot_plugins.options import PatchesOptions
 from featot_plugins.patches import Patches
 

@@ -9,7 +9,9 @@ import torch
 
 from featot.errors import UsageError
 from featot.interfaces import FeatureExtractor, Loss, LossValue, Parametrization
-from featot.match import Stage, Term, match
+from featot.match import match
+from featot.problem import Stage
+from featot.terms import Term
 from featot_plugins.options import PatchesOptions, PyramidOptions
 from featot_plugins.patches import Patches
 from featot_plugins.pyramid import Pyramid

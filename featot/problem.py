@@ -1,0 +1,180 @@
+"""The loss as a function of the parameters, and the three ways to go down on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from featot.errors import UsageError
+from featot.interfaces import LossValue, Parametrization, Size
+from featot.terms import ActiveTerm, Term
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Some steps at one resolution: image and exemplars halved ``scale`` times, the image of ``size``.
+
+    ``rate``: the optimiser's step at the start and at the end, with half a cosine between them.
+    ``settle``: from this share of the steps on, the grid of thinned points stands still. A moving grid leads every
+    pixel to the mean of all patches that ever cover it, which is blur; a still one leaves it few to agree with.
+    """
+
+    scale: int
+    size: Size
+    num_steps: int
+    rate: tuple[float, float]
+    settle: float = 0.5
+
+
+class Problem:
+    """The loss as a function of the parameters, at the present stage."""
+
+    def __init__(
+        self,
+        param: Parametrization,
+        terms: Sequence[Term],
+        max_points: int | None,
+        generator: torch.Generator,
+    ) -> None:
+        self.param, self.max_points, self.generator = param, max_points, generator
+        self.terms = [ActiveTerm(term, generator) for term in terms]
+        self.shares = {term.group: term.share for term in terms}
+        self.balance = dict(self.shares)
+        self.stage: Stage
+        self.offset = (0, 0)
+
+    def enter(self, stage: Stage) -> None:
+        """Makes the losses of the levels that are new at this stage; the others keep their state."""
+        self.stage = stage
+        for term in self.terms:
+            term.enter(stage.scale)
+        if len(self.shares) > 1:
+            self._balance()
+
+    def _balance(self) -> None:
+        self.offset = (0, 0)
+        image = self.image().requires_grad_()
+        lengths: dict[int, float] = {}
+        for group in self.shares:
+            terms = [term for term in self.terms if term.group == group]
+            values = [term.weight * result.value for term, _, result in self._compare(image, terms, improve=True)]
+            lengths[group] = float(torch.autograd.grad(sum(values, image.new_zeros(())), image)[0].norm())
+        first = next(iter(lengths.values()))
+        for group, share in self.shares.items():
+            self.balance[group] = share * first / lengths[group] if first > 0 and lengths[group] > 0 else share
+
+    def image(self) -> Tensor:
+        with torch.no_grad():
+            return self.param(self.stage.size, self.generator).detach()
+
+    def move(self, step: int) -> None:
+        """Moves the torus of a thinned image until it is to settle: the points then meet every pixel alike.
+
+        At rest it lies where halving the image leads back to the last stage.
+        """
+        h, w = self.stage.size
+        if self.param.boundary != "periodic":
+            return
+        if self.max_points is None or h * w <= self.max_points or step >= self.stage.settle * self.stage.num_steps:
+            self.offset = (0, 0)
+            return
+        draw = [int(torch.randint(side, (), generator=self.generator)) for side in (h, w)]
+        self.offset = draw[0], draw[1]
+
+    def evaluate(self, *, improve: bool) -> tuple[Tensor, list[tuple[Tensor, Tensor | None]]]:
+        """The loss, and the points with the curvature of each level (both times the term's weight)."""
+        image = self.param(self.stage.size, self.generator)
+        image = image.roll(self.offset, dims=(2, 3))
+        total, parts = image.new_zeros(()), []
+        for term, points, result in self._compare(image, self.terms, improve=improve):
+            weight = term.weight * self.balance[term.group]
+            total = total + weight * result.value
+            parts.append((points, None if result.curvature is None else weight * result.curvature))
+        return total, parts
+
+    def _compare(
+        self, image: Tensor, terms: Sequence[ActiveTerm], *, improve: bool
+    ) -> Iterator[tuple[ActiveTerm, Tensor, LossValue]]:
+        """What the losses of all levels of the terms say of their points (or coordinates)."""
+        made: dict[object, dict[str, Tensor]] = {}  # features that several terms look at are extracted once
+        for term in terms:
+            levels = term.levels(image, self.stage.scale, self.param.boundary, self.max_points, self.offset, made)
+            for name, points in levels.items():
+                yield term, points, term.losses[name](points, improve=improve)
+
+    def distance(self) -> float:
+        """How far the image is from the exemplars at the finest level, as precisely as the losses can say."""
+        self.offset = (0, 0)
+        image, total = self.image(), 0.0
+        for term in self.terms:
+            levels = term.levels(image, self.stage.scale, self.param.boundary, self.max_points, self.offset, {})
+            name = next(iter(levels))  # the finest
+            total += term.weight * self.balance[term.group] * term.losses[name].distance(levels[name])
+        return total
+
+
+class _Adam:
+    def __init__(self, param: Parametrization, problem: Problem) -> None:
+        self.problem = problem
+        self.optimizer = torch.optim.Adam(param.parameters(), betas=(0.9, 0.99))
+
+    def __call__(self, rate: float) -> float:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad()
+        loss, _ = self.problem.evaluate(improve=True)
+        loss.backward()
+        self.optimizer.step()
+        return float(loss.detach())
+
+
+class _LBFGS:
+    def __init__(self, param: Parametrization, problem: Problem) -> None:
+        self.problem, self.param = problem, param
+
+    def __call__(self, rate: float) -> float:
+        # The objective changes with ψ and the offset: what L-BFGS learnt of the last one is not kept.
+        optimizer = torch.optim.LBFGS(self.param.parameters(), max_iter=10, line_search_fn="strong_wolfe")
+        losses: list[float] = []
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss, _ = self.problem.evaluate(improve=not losses)
+            loss.backward()
+            losses.append(float(loss.detach()))
+            return loss
+
+        optimizer.step(closure)
+        return losses[0]
+
+
+class _ClosedForm:
+    def __init__(self, param: Parametrization, problem: Problem) -> None:
+        self.problem, self.param = problem, param
+
+    def __call__(self, rate: float) -> float:
+        parameters = self.param.parameters()
+        loss, parts = self.problem.evaluate(improve=True)
+        points = [cloud for cloud, _ in parts]
+        weights = []
+        for cloud, curvature in parts:
+            if curvature is None:
+                raise UsageError("optimizer 'closed-form' needs a loss with a quadratic bound, such as 'ot'")
+            weights.append(curvature[:, None].expand_as(cloud))
+        # With features that average pixels, the rows of the majoriser's Hessian sum to 2 Jᵀw.
+        masses = torch.autograd.grad(points, parameters, weights, retain_graph=True)
+        gradients = torch.autograd.grad(loss, parameters)
+        with torch.no_grad():
+            for theta, gradient, mass in zip(parameters, gradients, masses, strict=True):
+                theta.sub_(rate * gradient / (2 * mass).clamp(min=torch.finfo(mass.dtype).tiny))
+        return float(loss.detach())
+
+
+UPDATES: dict[str, Callable[[Parametrization, Problem], Callable[[float], float]]] = {
+    "adam": _Adam,
+    "lbfgs": _LBFGS,
+    "closed-form": _ClosedForm,
+}

@@ -1,0 +1,172 @@
+"""Terms: what is compared with what, and how; each with the losses of its levels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from featot.errors import UsageError
+from featot.interfaces import Boundary, FeatureExtractor, Loss, Size
+from featot.ot import Measure
+from featot.resample import halve
+
+LossFactory = Callable[[Measure, torch.Generator], Loss]
+
+_COORDINATES = 2**16  # points of the exemplars whose coordinates a sliced loss keeps
+_SLICED_SIDE = 512  # of the window of a larger image that a sliced loss sees at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term:
+    """One target: ``weight`` times the sum over ``extractor``'s levels of the loss to the exemplars' pooled features.
+
+    ``guide``: further channels of the image, which are fixed; the exemplars then have them too, after their own.
+    ``masks``: for each exemplar, 1 where it may be sampled; a point counts if all the pixels it sees do. Only linear
+    features can be masked.
+    ``group``: terms of one group are added up by their weights. Groups are balanced: when a stage begins, the
+    gradient of each further one is made as long as the first one's; only then it is multiplied by its ``share``.
+    """
+
+    exemplars: Sequence[Float[Tensor, "1 _ _ _"]]
+    extractor: FeatureExtractor
+    loss: LossFactory
+    weight: float = 1.0
+    guide: Float[Tensor, "1 _ h w"] | None = None
+    masks: Sequence[Float[Tensor, "1 1 _ _"]] | None = None
+    group: int = 0
+    share: float = 1.0
+
+
+class ActiveTerm:
+    """A term with the loss of each of its levels, made when a stage first meets the level."""
+
+    def __init__(self, term: Term, generator: torch.Generator) -> None:
+        self.weight, self.group, self.generator = term.weight, term.group, generator
+        self.extractor, self.loss = term.extractor, term.loss
+        self.exemplars, self.masks, self.guide = term.exemplars, term.masks, term.guide
+        if self.masks is not None and not self.extractor.linear:
+            raise UsageError("a mask of the exemplar needs linear features of pixels, such as 'patches' or 'pyramid'")
+        if self.guide is not None and not self.extractor.linear:
+            raise UsageError("a guide needs linear features of pixels, such as 'patches' or 'pyramid'")
+        kind = getattr(self.loss, "func", self.loss)  # a class, or a partial of one
+        self.slices: int = getattr(kind, "slices", 0)
+        self.thorough: bool = getattr(kind, "thorough", False)
+        self.losses: dict[str, Loss] = {}
+        self.directions: dict[str, Tensor] = {}
+        self.units: dict[str, float] = {}
+        self.guides: dict[int, Tensor] = {}
+
+    def enter(self, scale: int) -> None:
+        if self.guide is not None:
+            # of the stage's size, whatever the boundary
+            self.guides = {scale: _halved(self.guide, scale, "periodic")}
+        exemplars = [_halved(exemplar, scale, "valid") for exemplar in self.exemplars]
+        with torch.no_grad():
+            clouds = [self.extractor.extract(exemplar, scale=scale, boundary="valid") for exemplar in exemplars]
+        names = [name for name in max(clouds, key=len) if name not in self.losses]
+        if not any(clouds):
+            h, w = exemplars[0].shape[2:]
+            raise UsageError(f"the exemplar is too small for its features (they see {h}x{w} pixels)")
+        if self.masks is not None:
+            self._keep_allowed(clouds, exemplars, scale)
+        for name in names:
+            points = torch.cat([cloud[name] for cloud in clouds if name in cloud])
+            if len(points) == 0:
+                raise UsageError(
+                    f"the mask leaves no features of the exemplar at level {name}; use a larger one, or fewer levels"
+                )
+            if self.extractor.unitless:
+                norm = float(points.square().sum(1).mean().sqrt())
+                self.units[name] = norm if norm > 0 else 1.0
+                points = points / self.units[name]
+            if self.slices:
+                channels, dimension = exemplars[0].shape[1], points.shape[1]
+                drawn = self.extractor.directions(channels, dimension, self.slices, self.generator)
+                self.directions[name] = drawn.to(points)
+                points = Measure(points).subset(_COORDINATES, self.generator).points @ self.directions[name].t()
+            self.losses[name] = self.loss(Measure(points), self.generator)
+
+    def _keep_allowed(self, clouds: list[dict[str, Tensor]], exemplars: list[Tensor], scale: int) -> None:
+        """Leaves out the points that see anything but what the masks allow."""
+        assert self.masks is not None
+        for cloud, exemplar, mask in zip(clouds, exemplars, self.masks, strict=True):
+            seen = _halved(mask, scale, "valid").expand_as(exemplar)
+            for name, points in self.extractor.extract(seen, scale=scale, boundary="valid").items():
+                cloud[name] = cloud[name][points.amin(1) > 0.999]
+
+    def levels(
+        self,
+        image: Tensor,
+        scale: int,
+        boundary: Boundary,
+        max_points: int | None,
+        offset: Size,
+        made: dict[object, dict[str, Tensor]],
+    ) -> dict[str, Tensor]:
+        """What the losses compare, of the levels that the exemplars have too; ``made``: what is extracted already."""
+        if self.guide is not None:
+            guide = self.guides[scale].expand(len(image), -1, -1, -1)
+            image = torch.cat([image, guide.roll(offset, dims=(2, 3))], dim=1)
+        if self.slices:
+            image, boundary = _part(image, boundary, self.generator)
+            drawn = {name: loss.draw() for name, loss in self.losses.items()}
+            directions = {
+                name: self.directions[name] if chosen is None else self.directions[name][chosen.to(image.device)]
+                for name, chosen in drawn.items()
+            }
+            levels = self.extractor.project(image, directions, scale=scale, boundary=boundary)
+        else:
+            thinned = None if self.thorough else max_points
+            key = self.extractor, id(self.guide), thinned
+            if key not in made:
+                made[key] = self.extractor.extract(image, scale=scale, boundary=boundary, max_points=thinned)
+            levels = made[key]
+        levels = {name: points for name, points in levels.items() if name in self.losses}
+        if not levels:
+            h, w = image.shape[2:]
+            raise UsageError(f"an image of {h}x{w} is too small for its features")
+        return {name: points / self.units[name] if self.units else points for name, points in levels.items()}
+
+
+def start_from(term: Term, scale: int) -> Tensor:
+    """The exemplar at that scale without its guide; of several, or with masks, the pixels that count in a row."""
+    guides = 0 if term.guide is None else term.guide.shape[1]
+    halved = [_halved(exemplar[:, : exemplar.shape[1] - guides], scale, "valid") for exemplar in term.exemplars]
+    if len(halved) == 1 and term.masks is None:
+        return halved[0]
+    if term.masks is None:
+        chosen = [image.flatten(2) for image in halved]
+    else:
+        masks = [_halved(mask, scale, "valid").flatten() > 0.999 for mask in term.masks]
+        chosen = [image.flatten(2)[:, :, mask] for image, mask in zip(halved, masks, strict=True)]
+    pooled = torch.cat(chosen, dim=2)[:, :, None]
+    if pooled.numel() == 0:
+        raise UsageError(
+            f"the mask leaves nothing of the exemplar at 1/{2**scale}; use a larger one, or fewer levels"
+        )
+    return pooled
+
+
+def _halved(image: Tensor, times: int, boundary: Boundary) -> Tensor:
+    for _ in range(times):
+        image = halve(image, boundary)
+    return image
+
+
+def _part(image: Tensor, boundary: Boundary, generator: torch.Generator) -> tuple[Tensor, Boundary]:
+    """The image, or a random window of it where all would be too much to sort."""
+    h, w = image.shape[2:]
+    if h * w <= _SLICED_SIDE**2:
+        return image, boundary
+    high, wide = min(h, _SLICED_SIDE), min(w, _SLICED_SIDE)
+    top, left = (int(torch.randint(side, (), generator=generator)) for side in (h, w))
+    if boundary == "valid":
+        top, left = top % (h - high + 1), left % (w - wide + 1)
+        return image[:, :, top : top + high, left : left + wide], boundary
+    rows = torch.arange(top, top + high, device=image.device) % h
+    columns = torch.arange(left, left + wide, device=image.device) % w
+    return image[:, :, rows][:, :, :, columns], "valid"
