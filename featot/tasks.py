@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
-import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,14 +22,13 @@ from featot.errors import FeatotError, UsageError, unknown_name
 from featot.exemplars import Picture, Pictures, Sources, check_augment
 from featot.files import AnyPath, write_text
 from featot.images import write_image
-from featot.interfaces import FeatureExtractor, Parametrization, Size
+from featot.interfaces import Size
 from featot.match import Callback, OptimizerName, Record, match
-from featot.options import build, to_dict
-from featot.plugins import Registry, load_registry, route_options
+from featot.options import build
+from featot.plugins import Registry, load_registry
+from featot.recipe import KINDS, Recipe
 from featot.schedule import check_levels, coarse_to_fine, count_levels, find_quality
-from featot.terms import LossFactory, Term
 
-_KINDS = ("features", "param", "loss")
 _DEFAULT_LOSS = {"adam": "ot+sliced", "lbfgs": "ot+sliced", "closed-form": "ot"}  # by optimizer
 _TILES = {"both": (True, True), "x": (False, True), "y": (True, False), "none": (False, False)}
 _MARGIN = 2  # pixels of the coarsest level by which an axis that is not to tile is longer while it is made
@@ -43,9 +40,11 @@ class SynthesisSettings:
     """Everything that decides a synthesis: equal settings give equal images on one machine.
 
     ``size``: of the result in pixels (None: the first exemplar's, or the guide's). ``quality``: a preset of
-    `featot.schedule.QUALITIES`; whatever else is given goes before it. ``features``, ``param``: plugin names.
-    ``loss``: a plugin, or a weighted sum such as "ot+2*sliced" (None: "ot+sliced", or "ot" for "closed-form").
-    ``options``: their options, as "key" where only one of them knows it, or as "plugin.key".
+    `featot.schedule.QUALITIES`; whatever else is given goes before it. ``param``: a plugin.
+    ``features``: a plugin, or a sum such as "pyramid+0.1*vgg", where 1 means as much pull on the image as the first
+    of them at the start. ``loss``: a plugin, or a weighted sum such as "ot+2*sliced"; for one of the features
+    "vgg=gram", commas between (None, and where nothing is said: "ot+sliced", or "ot" for "closed-form").
+    ``options``: of the plugins, as "key" where only one of them knows it, or as "plugin.key".
     ``optimizer``: see `featot.match.match`. ``levels``, ``steps``: see `featot.schedule.coarse_to_fine`.
     ``max_points``: levels of the image with more points than this are thinned. ``starts``: see `featot.match.match`.
     ``augment``: "rot90" adds the exemplar's quarter turns, "flip" its mirror images. ``tile``: the axes along which
@@ -169,18 +168,22 @@ def synthesize_each(
     The exemplars are read, checked and prepared once. After Ctrl-C there are no more.
     """
     start = time.perf_counter()
-    objects = {kind: changes.pop(kind) for kind in _KINDS if not isinstance(changes.get(kind) or "", str)}
+    objects = {kind: changes.pop(kind) for kind in KINDS if not isinstance(changes.get(kind) or "", str)}
     unknown = changes.keys() - {field.name for field in dataclasses.fields(SynthesisSettings)}
     if unknown:
         raise TypeError(f"synthesize() has no setting {min(unknown)!r}")
     settings = dataclasses.replace(settings or SynthesisSettings(), **changes)
-    registry = load_registry() if registry is None else registry
     quality = find_quality(settings.quality)
-    losses = {} if "loss" in objects else parse_losses(settings.loss or _DEFAULT_LOSS[settings.optimizer])
-    chosen = {kind: registry.get(kind, getattr(settings, kind)) for kind in _KINDS[:2] if kind not in objects}
-    for name in losses:
-        chosen["loss" if len(losses) == 1 else name] = registry.get("loss", name)
-    options = route_options(chosen, settings.options, quality.options)
+    recipe = Recipe.choose(
+        load_registry() if registry is None else registry,
+        features=settings.features,
+        param=settings.param,
+        loss=settings.loss,
+        default_loss=_DEFAULT_LOSS[settings.optimizer],
+        options=settings.options,
+        presets=quality.options,
+        objects=objects,
+    )
     device = find_device(settings.device)
     pictures = sources.read()
     size = _result_size(settings.size, pictures)
@@ -196,12 +199,7 @@ def synthesize_each(
     given = settings
     for seed in seeds:
         settings = given if seed is None else dataclasses.replace(given, seed=seed)
-        extractor: FeatureExtractor = objects.get("features") or chosen["features"].create(options["features"])
-        param: Parametrization = objects.get("param") or chosen["param"].create(options["param"])
-        weighed: list[tuple[float, LossFactory]] = [(1.0, objects["loss"])] if "loss" in objects else []
-        for name, weight in losses.items():
-            key = "loss" if len(losses) == 1 else name
-            weighed.append((weight, chosen[key].factory(options[key])))
+        param = recipe.parametrization()
         stages = coarse_to_fine(
             torus,
             pictures.smallest,
@@ -215,10 +213,7 @@ def synthesize_each(
         with _memory_errors(size):
             result = match(
                 param,
-                [
-                    Term(exemplars=images, extractor=extractor, loss=loss, weight=weight, guide=guide, masks=masks)
-                    for weight, loss in weighed
-                ],
+                recipe.terms(images, guide=guide, masks=masks),
                 stages,
                 optimizer=settings.optimizer,
                 max_points=max_points,
@@ -232,12 +227,7 @@ def synthesize_each(
             **pictures.record,
             "settings": {
                 **dataclasses.asdict(settings),
-                **{kind: f"{type(given).__module__}:{type(given).__qualname__}" for kind, given in objects.items()},
-                "options": {
-                    f"{kind}.{name}": value
-                    for kind, plugin in chosen.items()
-                    for name, value in to_dict(options[kind]).items()
-                },
+                **recipe.settings(),
                 "size": size,
                 "levels": len(stages),
                 "steps": stages[-1].num_steps,
@@ -246,7 +236,7 @@ def synthesize_each(
                 "device": str(device),
             },
             "device": provenance.describe_device(device),
-            "versions": provenance.versions((plugin.owner, plugin.version) for plugin in chosen.values()),
+            "versions": provenance.versions((plugin.owner, plugin.version) for plugin in recipe.plugins.values()),
             "timings": {
                 "setup": round(ready - start, 4),
                 "match": round(time.perf_counter() - ready, 4),
@@ -256,32 +246,11 @@ def synthesize_each(
             "loss": result.history[-1].loss if result.history else None,
             "history": [dataclasses.asdict(line) for line in result.history],
         }
-        if "loss" not in objects:
-            record["settings"]["loss"] = "+".join(
-                name if weight == 1 else f"{weight!r}*{name}".replace("e+", "e") for name, weight in losses.items()
-            )
         image = result.image[:, :, : size[0], : size[1]].cpu()
         yield Synthesis(image=image, history=result.history, interrupted=result.interrupted, record=record)
         if result.interrupted:
             return
         start = time.perf_counter()
-
-
-def parse_losses(text: str) -> dict[str, float]:
-    """The weights of a sum of losses such as "ot+2*sliced", by name. Raises `featot.UsageError`."""
-    losses: dict[str, float] = {}
-    for part in re.split(r"(?<!\de)\+", text):  # not the sign in 1e+3
-        weight, times, name = part.strip().rpartition("*")
-        try:
-            number = float(weight) if times else 1.0
-        except ValueError:
-            number = math.nan
-        if not (0 < number < math.inf) or not name or name.strip() in losses:
-            raise UsageError(
-                f"bad loss {text!r}: expected a name, or a sum such as ot+2*sliced, each with a weight > 0"
-            )
-        losses[name.strip()] = number
-    return losses
 
 
 def _result_size(size: Size | None, pictures: Pictures) -> Size:

@@ -10,9 +10,10 @@ import torch
 from featot.errors import UsageError
 from featot.exemplars import Sources
 from featot.plugins import load_registry, route_options
+from featot.recipe import parse_sum
 from featot.resample import halve
 from featot.schedule import QUALITIES
-from featot.tasks import SynthesisSettings, parse_losses, synthesize, synthesize_each
+from featot.tasks import SynthesisSettings, synthesize, synthesize_each
 from featot_plugins.options import OTLossOptions, SlicedOptions
 
 QUICK = {"device": "cpu", "size": (20, 24), "steps": 2, "levels": 2, "starts": 1}
@@ -135,7 +136,7 @@ def test_presets_of_plugins_that_are_not_chosen_do_not_matter():
     ],
 )
 def test_sums_of_losses(text, losses):
-    assert parse_losses(text) == losses
+    assert parse_sum(text, "loss") == losses
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_sums_of_losses(text, losses):
 )
 def test_sums_that_make_no_sense(text):
     with pytest.raises(UsageError, match=r"bad loss .* expected a name, or a sum such as ot\+\d\*sliced"):
-        parse_losses(text)
+        parse_sum(text, "loss")
 
 
 def test_a_sum_with_an_unknown_loss():
@@ -173,7 +174,7 @@ def test_options_are_recorded_by_loss_if_there_are_several():
 
 def test_the_closed_form_does_without_sliced():
     assert _quick(optimizer="closed-form").record["settings"]["loss"] == "ot"
-    assert parse_losses(_quick(optimizer="lbfgs").record["settings"]["loss"]).keys() == {"ot", "sliced"}
+    assert parse_sum(_quick(optimizer="lbfgs").record["settings"]["loss"], "loss").keys() == {"ot", "sliced"}
     with pytest.raises(UsageError, match="quadratic bound"):
         _quick(optimizer="closed-form", loss="ot+sliced")
 
@@ -184,7 +185,7 @@ def test_a_record_repeats_every_choice(loss):
     result = _quick(**choices)
     settings = SynthesisSettings.from_record(json.loads(json.dumps(result.record)))
     assert (settings.quality, settings.tile, settings.augment) == ("draft", "y", ("rot90", "flip"))
-    assert parse_losses(settings.loss) == parse_losses(loss)
+    assert parse_sum(settings.loss, "loss") == parse_sum(loss, "loss")
     again = synthesize(_exemplar(), settings)
     assert torch.equal(again.image, result.image)
     assert again.record["settings"] == result.record["settings"]

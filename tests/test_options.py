@@ -31,7 +31,7 @@ class Everything:
     order: int = option(1, "order", choices=(1, 2))
     mode: Literal["valid", "same"] = option("valid", "border")
     norm: Literal[1, 2] = 2
-    weights: Path | None = option(None, "a file")  # noqa: RUF009
+    weights: Path | None = option(None, "a file")
     scales: Optional[int] = option(None, "scales", min=1)  # noqa: UP045
     flavour: str | None = option(None, "flavour", choices=("sweet", "sour"))
     layers: tuple[int, ...] = option((1, 2), "layers", min=0)

@@ -18,9 +18,10 @@ from featot.errors import FeatotError, UsageError
 from featot.images import read_image, write_image
 from featot.interfaces import Parametrization
 from featot.provenance import fingerprint, read_record
+from featot.recipe import parse_sum
 from featot.resample import halve
 from featot.schedule import QUALITIES
-from featot.tasks import SynthesisSettings, parse_losses, synthesize
+from featot.tasks import SynthesisSettings, synthesize
 from featot_plugins.image import Image
 from featot_plugins.msot import MSOT
 from featot_plugins.options import (
@@ -358,7 +359,7 @@ def test_record():
         **{f"sliced.{name}": value for name, value in vars(SlicedOptions()).items()},
     }
     assert settings.pop("options") == expected
-    assert parse_losses(settings.pop("loss")).keys() == {"ot", "sliced"}
+    assert parse_sum(settings.pop("loss"), "loss").keys() == {"ot", "sliced"}
     assert settings == {
         "size": (16, 20),
         "features": "pyramid",

@@ -18,7 +18,7 @@ from featot.errors import FeatotError, unknown_name
 from featot.plugins import PluginProblem, Registry, load_registry
 
 # Named, not imported: `featot --help` loads no torch.
-_COMMANDS = {
+COMMANDS = {
     "synth": ("featot_cli.synth:synth", "Synthesise a texture from an exemplar image."),
     "plugins": ("featot_cli.plugins:plugins", "List the plugins: owner, version, summary, options."),
 }
@@ -28,11 +28,11 @@ class FeatotGroup(click.Group):
     """Commands loaded when they are needed; plugins cannot take a built-in's name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*_COMMANDS, *(name for name in _registry(ctx).names("command") if name not in _COMMANDS)]
+        return [*COMMANDS, *(name for name in _registry(ctx).names("command") if name not in COMMANDS)]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name in _COMMANDS:
-            module, attribute = _COMMANDS[name][0].split(":")
+        if name in COMMANDS:
+            module, attribute = COMMANDS[name][0].split(":")
             command: click.Command = getattr(importlib.import_module(module), attribute)
             return command
         if name in _registry(ctx).names("command"):
@@ -50,7 +50,7 @@ class FeatotGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Like click's, but from the summaries: importing every command for its help would import torch."""
         registry = _registry(ctx)
-        rows = [(name, summary) for name, (_, summary) in _COMMANDS.items()]
+        rows = [(name, summary) for name, (_, summary) in COMMANDS.items()]
         rows += [
             (name, registry.get("command", name).plugin.summary) for name in self.list_commands(ctx)[len(rows) :]
         ]
@@ -75,7 +75,7 @@ class LazyRegistry:
     def registry(self) -> Registry:
         if self._registry is None:
             self._registry = registry = load_registry()
-            for name in _COMMANDS.keys() & registry.plugins["command"].keys():
+            for name in COMMANDS.keys() & registry.plugins["command"].keys():
                 taken = registry.plugins["command"].pop(name)
                 why = f"command {name!r} is one of featot's own"
                 registry.problems.append(PluginProblem(taken.owner, taken.version, why))

@@ -12,43 +12,25 @@ from typing import Any
 import click
 
 from featot.errors import UsageError
-from featot_cli.main import LazyRegistry, lazy_registry, pass_registry
-from featot_cli.plugins import describe_options, option_help
-
-_KINDS = ("features", "param", "loss")
-
-
-class SynthCommand(click.Command):
-    """Adds the options of every plugin to the help."""
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        registry = lazy_registry(ctx).registry
-        for kind in _KINDS:
-            for name in registry.names(kind):
-                options = describe_options(registry.get(kind, name))
-                if options:
-                    with formatter.section(f"-o KEY=VALUE for --{kind} {name}"):
-                        formatter.write_dl([(f"{o['name']}={o['default']}", option_help(o)) for o in options])
-        super().format_epilog(ctx, formatter)
+from featot_cli.common import (
+    PluginCommand,
+    image_options,
+    loop_options,
+    mixed_option,
+    problem_options,
+    quiet_option,
+    split_options,
+    synthesis_settings,
+)
+from featot_cli.main import LazyRegistry, pass_registry
 
 
-@click.command(cls=SynthCommand)
+@click.command(cls=PluginCommand)
 @click.argument("exemplars", nargs=-1, metavar="EXEMPLAR...")
-@click.option(
-    "-o",
-    "mixed",
-    multiple=True,
-    metavar="OUT | KEY=VALUE",
-    help="With an equals sign: an option of a plugin (size=5, or pyramid.size=5). Without: the same as --out.",
-)
+@mixed_option
 @click.option("--out", metavar="FILE", help="The image to write.  [default: EXEMPLAR's name with _synth.png]")
-@click.option(
-    "--quality", metavar="NAME", help="draft, standard or high: about 1, 3 and 20 times the time.  [standard]"
-)
-@click.option("--size", metavar="HxW", help="Size of the result in pixels, as 512x384 or 512.  [default: EXEMPLAR's]")
-@click.option("--tile", metavar="AXES", help="Where the result wraps round: both, x, y or none.  [default: both]")
+@image_options
 @click.option("--show-tiled", is_flag=True, help="Also write OUT_tiled.png, the result repeated 2×2.")
-@click.option("--seed", type=int, help="The same seed gives the same image.  [default: 0]")
 @click.option("--count", type=int, help="Make so many images, with the seeds that follow; OUT gets _seedN.")
 @click.option("--seeds", metavar="A,B,...", help="Make an image for each of these seeds; OUT gets _seedN.")
 @click.option(
@@ -57,20 +39,11 @@ class SynthCommand(click.Command):
 @click.option("--exemplar-mask", metavar="FILE", help="Learn only from where this image is white.")
 @click.option("--guide", metavar="FILE", help="A map of the result, in the colours of --exemplar-guide, to follow.")
 @click.option("--exemplar-guide", metavar="FILE", help="The same map for EXEMPLAR: what lies where.")
-@click.option("--features", metavar="NAME", help="What is matched.  [default: pyramid]")
-@click.option("--param", metavar="NAME", help="What is optimised.  [default: image]")
-@click.option("--loss", metavar="NAME", help="How it is compared; a weighted sum, if you like.  [default: ot+sliced]")
-@click.option("--steps", type=int, help="Steps at the finest level.  [default: --quality's, or 500 with --levels 1]")
-@click.option("--levels", type=int, help="Resolutions from coarse to fine; 1 is the paper's plain algorithm.")
-@click.option("--optimizer", metavar="NAME", help="adam, lbfgs or closed-form.  [default: adam]")
-@click.option("--max-points", type=int, help="Thin levels with more points than this.  [default: --quality's]")
-@click.option(
-    "--starts", type=int, help="Try the smallest levels so often, go on with the best.  [default: --quality's]"
-)
-@click.option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.  [default: auto]")
+@problem_options
+@loop_options
 @click.option("--from-json", metavar="FILE", help="Repeat the run that this sidecar records, bit for bit.")
 @click.option("--preview", is_flag=True, help="Also write OUT.preview.png, about once a second, while it grows.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress bar, no summary.")
+@quiet_option
 @click.option("--json", "as_json", is_flag=True, help="Print the record of the run as JSON instead of the summary.")
 @pass_registry
 def synth(
@@ -102,6 +75,7 @@ def synth(
     featot synth moss.png stone.png --quality high --augment rot90,flip --count 4
     featot synth meadow.png --exemplar-guide meadow_map.png --guide my_map.png
     featot synth bricks.png --features patches -o size=9
+    featot synth bricks.png --features pyramid --features vgg:0.5 --loss vgg=gram -o vgg.weights=vgg19.pth
     featot synth --from-json wall.json -o again.png
     """
     # Imported here, with torch: --help does not wait for it.
@@ -110,8 +84,8 @@ def synth(
     from featot.tasks import synthesize_each
     from featot_cli.progress import preview_file, progress_bar
 
-    options, out = _split(mixed, out)
-    changes = {name: value for name, value in given.items() if value is not None}
+    options, out = split_options(mixed, out)
+    changes = {name: value for name, value in given.items() if value not in (None, ())}
     if options:
         changes["options"] = options
     maps = {"mask": exemplar_mask, "guide": guide, "exemplar_guide": exemplar_guide}
@@ -120,7 +94,7 @@ def synth(
         changes |= {name: value for name, value in several.items() if value is not None}
         sources, settings = _recorded(from_json, exemplars, changes)
     elif exemplars:
-        settings = _settings(changes)
+        settings = synthesis_settings(changes)
         sources = Sources(exemplars=exemplars, **maps)
     else:
         raise UsageError("which image? Expected an EXEMPLAR, as in: featot synth bricks.png")
@@ -197,36 +171,6 @@ def _seeds(count: int | None, seeds: str | None, changes: dict[str, Any]) -> lis
         raise UsageError(f"expected --count of at least 1, got {count}")
     first = changes.get("seed", 0)
     return list(range(first, first + count))
-
-
-def _split(mixed: tuple[str, ...], out: str | None) -> tuple[dict[str, str], str | None]:
-    """The options KEY=VALUE among the values of -o, and the output, given by -o or by --out."""
-    options: dict[str, str] = {}
-    outputs = [] if out is None else [out]
-    for text in mixed:
-        key, equals, value = text.partition("=")
-        if not equals:
-            outputs.append(text)
-        elif not re.fullmatch(r"[A-Za-z_][\w.-]*", key):
-            raise UsageError(f"bad option {text!r}: expected KEY=VALUE; for a file with '=' in its name use --out")
-        elif key in options:
-            raise UsageError(f"option {key!r} is given twice: {options[key]!r} and {value!r}")
-        else:
-            options[key] = value
-    if len(outputs) > 1:
-        raise UsageError(f"expected one output, got {' and '.join(outputs)}; options of plugins are -o KEY=VALUE")
-    return options, outputs[0] if outputs else None
-
-
-def _settings(changes: dict[str, Any]) -> Any:
-    from featot.images import parse_size
-    from featot.tasks import SynthesisSettings
-
-    if "size" in changes:
-        changes = {**changes, "size": parse_size(changes["size"])}
-    if "augment" in changes:
-        changes = {**changes, "augment": tuple(name.strip() for name in changes["augment"].split(","))}
-    return SynthesisSettings(**changes)
 
 
 def _recorded(from_json: str, exemplars: tuple[str, ...], changes: dict[str, Any]) -> tuple[Any, Any]:

@@ -13,7 +13,9 @@ from featot_plugins.options import (
     OTLossOptions,
     PatchesOptions,
     PyramidOptions,
+    RandomConvOptions,
     SlicedOptions,
+    VGGOptions,
 )
 
 
@@ -26,6 +28,13 @@ def featot_register_extractors() -> list[Plugin]:
             "featot_plugins.pyramid:Pyramid",
             "patches at every scale of a Gaussian pyramid, the paper's multiscale features",
             PyramidOptions,
+        ),
+        Plugin("vgg", "featot_plugins.vgg:VGG", "responses of VGG-19, the features of Gatys et al.", VGGOptions),
+        Plugin(
+            "random_conv",
+            "featot_plugins.random_conv:RandomConv",
+            "random filters at every scale: deep features without a download",
+            RandomConvOptions,
         ),
     ]
 
@@ -44,6 +53,12 @@ def featot_register_losses() -> list[Plugin]:
             "featot_plugins.sliced:SlicedLoss",
             "sliced optimal transport: contrast and grain, beside 'ot'",
             SlicedOptions,
+        ),
+        Plugin("gram", "featot_plugins.gram:GramLoss", "Gatys' Gram matrices: second moments of the features"),
+        Plugin(
+            "moments",
+            "featot_plugins.moments:MomentsLoss",
+            "Bures-Wasserstein distance of mean and covariance, a cheap baseline",
         ),
     ]
 

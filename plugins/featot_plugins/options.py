@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from featot.options import option
 
@@ -18,6 +19,22 @@ class PyramidOptions:
     size: int | None = option(None, "side of a patch, in pixels; none: 4 in colour, 7 in greyscale", min=1)
     stride: int = option(1, "distance between neighbouring patches, in pixels", min=1)
     scales: int | None = option(None, "scales, each half the one before; none: down to 12 pixels a side", min=1)
+
+
+@dataclass(frozen=True)
+class VGGOptions:
+    layers: tuple[str, ...] = option(("relu1_1", "relu2_1", "relu3_1"), "layers, each a level")
+    network: str = option("vgg19", "which of the two networks", choices=("vgg19", "vgg16"))
+    pooling: str = option("average", "how it halves; Gatys prefers the average", choices=("average", "max"))
+    weights: Path | None = option(None, "file of weights, .pth or .safetensors; none: torchvision's, downloaded once")
+
+
+@dataclass(frozen=True)
+class RandomConvOptions:
+    filters: int = option(64, "random filters at each scale", min=1)
+    size: int = option(7, "side of a filter, in pixels", min=1)
+    scales: int | None = option(None, "scales, each half the one before; none: down to 12 pixels a side", min=1)
+    seed: int = option(0, "which filters are drawn", min=0)
 
 
 @dataclass(frozen=True)

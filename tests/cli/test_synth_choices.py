@@ -62,7 +62,7 @@ def test_seeds_and_count_make_the_images_of_single_runs(synth):
         (["--tile", "bth"], "did you mean 'both'?"),
         (["--quality", "hgh"], "did you mean 'high'?"),
         (["--augment", "flop"], "did you mean 'flip'?"),
-        (["--loss", "ot+-1*sliced"], "each with a weight > 0"),
+        (["--loss", "ot+-1*sliced"], "with weights > 0"),
         (["--guide", "map.png"], "a guide needs the exemplar guide too"),
         (["--exemplar-mask", "map.png"], "a mask of the exemplar's size 24x28, got 20x22"),
         (

@@ -1,0 +1,48 @@
+"""Responses of VGG, the features of Gatys et al."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from jaxtyping import Float
+from torch import Tensor
+
+from featot.interfaces import Boundary, FeatureExtractor
+from featot_plugins.options import VGGOptions
+from featot_plugins.vgg_network import VGGNetwork
+
+_MOST_STRIDE = 3  # positions of a thinned layer: what a response of the first one sees, so that every pixel counts
+
+
+class VGG(FeatureExtractor):
+    """A level for each layer: the responses at one position are one point (Gatys et al. 2015).
+
+    Weights are loaded when the first image comes. Levels are named after layer and scale, "relu1_1 1/2": going from
+    coarse to fine, each resolution is matched anew.
+    """
+
+    unitless = True
+
+    def __init__(self, options: VGGOptions) -> None:
+        super().__init__(options)
+
+    def extract(
+        self,
+        image: Float[Tensor, "b c h w"],
+        *,
+        scale: int = 0,
+        boundary: Boundary = "valid",
+        max_points: int | None = None,
+    ) -> dict[str, Float[Tensor, "_ _"]]:
+        levels = {}
+        for layer, responses in self._network.to(image.device)(image, boundary).items():
+            stride, (b, _, h, w) = 1, responses.shape
+            while max_points and stride < _MOST_STRIDE and b * -(-h // stride) * -(-w // stride) > max_points:
+                stride += 1
+            levels[f"{layer} 1/{2**scale}"] = responses[:, :, ::stride, ::stride].movedim(1, 3).flatten(0, 2)
+        return levels
+
+    @cached_property
+    def _network(self) -> VGGNetwork:
+        o: VGGOptions = self.options
+        return VGGNetwork(o.layers, network=o.network, pooling=o.pooling, weights=o.weights)
