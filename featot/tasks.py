@@ -29,7 +29,7 @@ from featot.plugins import Registry, load_registry
 from featot.recipe import KINDS, Recipe
 from featot.schedule import check_levels, coarse_to_fine, count_levels, find_quality
 
-_DEFAULT_LOSS = {"adam": "ot+sliced", "lbfgs": "ot+sliced", "closed-form": "ot"}  # by optimizer
+DEFAULT_LOSS = {"adam": "ot+sliced", "lbfgs": "ot+sliced", "closed-form": "ot"}  # by optimizer
 _TILES = {"both": (True, True), "x": (False, True), "y": (True, False), "none": (False, False)}
 _MARGIN = 2  # pixels of the coarsest level by which an axis that is not to tile is longer while it is made
 _BYTES_PER_VALUE = 50  # peak memory per pixel and channel of the result: its growth from 1024² to 2048²
@@ -75,8 +75,8 @@ class SynthesisSettings:
                 raise UsageError(f"expected {name} of at least {least}, got {value}")
             if value is not None and value >= 2**63:
                 raise UsageError(f"expected {name} below 2^63, got {value}")
-        if self.optimizer not in _DEFAULT_LOSS:
-            raise unknown_name("optimizer", self.optimizer, _DEFAULT_LOSS)
+        if self.optimizer not in DEFAULT_LOSS:
+            raise unknown_name("optimizer", self.optimizer, DEFAULT_LOSS)
         if self.tile not in _TILES:
             raise unknown_name("tile", self.tile, _TILES)
         find_quality(self.quality)
@@ -179,7 +179,7 @@ def synthesize_each(
         features=settings.features,
         param=settings.param,
         loss=settings.loss,
-        default_loss=_DEFAULT_LOSS[settings.optimizer],
+        default_loss=DEFAULT_LOSS[settings.optimizer],
         options=settings.options,
         presets=quality.options,
         objects=objects,

@@ -15,6 +15,7 @@ from featot_plugins.options import (
     PyramidOptions,
     RandomConvOptions,
     SlicedOptions,
+    SteerableOptions,
     VGGOptions,
 )
 
@@ -35,6 +36,12 @@ def featot_register_extractors() -> list[Plugin]:
             "featot_plugins.random_conv:RandomConv",
             "random filters at every scale: deep features without a download",
             RandomConvOptions,
+        ),
+        Plugin(
+            "steerable",
+            "featot_plugins.steerable:Steerable",
+            "oriented derivatives at every scale; beside the pyramid it sharpens edges and grain",
+            SteerableOptions,
         ),
     ]
 

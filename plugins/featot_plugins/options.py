@@ -38,6 +38,11 @@ class RandomConvOptions:
 
 
 @dataclass(frozen=True)
+class SteerableOptions:
+    scales: int | None = option(None, "scales, each half the one before; none: down to 12 pixels a side", min=1)
+
+
+@dataclass(frozen=True)
 class ImageOptions:
     noise: float = option(1.0, "contrast of the initial noise, 1 being the exemplar's", min=0.0)
 

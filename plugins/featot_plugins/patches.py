@@ -64,13 +64,19 @@ def windows(
     h, w = image.shape[2] - size + 1, image.shape[3] - size + 1
     if min(h, w) < 1:
         return None
-    if max_points is not None:
-        while stride < 3 * size // 4 and len(image) * -(-h // stride) * -(-w // stride) > max_points:
-            stride += 1
+    stride = thinning((len(image), h, w), max_points, 3 * size // 4, stride)
     flush = boundary == "valid"
     # (b, c, rows, columns, size, size)
     view = _unfold(_unfold(image, 2, size, stride, flush), 3, size, stride, flush)
     return view.permute(0, 2, 3, 4, 5, 1).reshape(-1, size * size * image.shape[1])
+
+
+def thinning(counts: tuple[int, int, int], max_points: int | None, most: int, stride: int = 1) -> int:
+    """The stride, at least ``stride`` and at most ``most``, that leaves ``max_points`` of (batch, rows, columns)."""
+    b, rows, columns = counts
+    while max_points is not None and stride < most and b * -(-rows // stride) * -(-columns // stride) > max_points:
+        stride += 1
+    return stride
 
 
 def responses(

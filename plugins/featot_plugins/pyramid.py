@@ -32,7 +32,7 @@ class Pyramid(FeatureExtractor):
         """Level "1/2^s" for every scale s from ``scale`` on, the first of them however small it is."""
         size, stride = self._size(image.shape[1]), self.options.stride
         levels = {}
-        for name, halved in self._scales(image, scale, boundary):
+        for name, halved in self.scales(image, scale, boundary):
             points = windows(halved, size, stride, boundary, max_points)
             assert points is not None
             levels[name] = points
@@ -54,7 +54,7 @@ class Pyramid(FeatureExtractor):
         size, stride = self._size(image.shape[1]), self.options.stride
         return {
             name: responses(halved, directions[name], size, stride, boundary)
-            for name, halved in self._scales(image, scale, boundary)
+            for name, halved in self.scales(image, scale, boundary)
             if name in directions
         }
 
@@ -63,7 +63,8 @@ class Pyramid(FeatureExtractor):
         size: int | None = self.options.size
         return size or (4 if channels > 1 else 7)
 
-    def _scales(self, image: Tensor, scale: int, boundary: Boundary) -> Iterator[tuple[str, Tensor]]:
+    def scales(self, image: Tensor, scale: int, boundary: Boundary) -> Iterator[tuple[str, Tensor]]:
+        """The images of all levels with their names."""
         options: PyramidOptions = self.options
         size = self._size(image.shape[1])
         smallest = max(size, 4) if options.scales else _SMALLEST_SIDE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from featot.interfaces import Boundary, FeatureExtractor
-from featot.resample import halve, wrap
-from featot_plugins.options import RandomConvOptions
-
-_SMALLEST_SIDE = 12  # pixels: as for the pyramid
+from featot.resample import wrap
+from featot_plugins.options import PyramidOptions, RandomConvOptions
+from featot_plugins.patches import thinning
+from featot_plugins.pyramid import Pyramid
 
 
 class RandomConv(FeatureExtractor):
@@ -28,6 +27,7 @@ class RandomConv(FeatureExtractor):
 
     def __init__(self, options: RandomConvOptions) -> None:
         super().__init__(options)
+        self._pyramid = Pyramid(PyramidOptions(size=options.size, scales=options.scales))
         self._filters: dict[int, Tensor] = {}
 
     def extract(
@@ -39,14 +39,13 @@ class RandomConv(FeatureExtractor):
         max_points: int | None = None,
     ) -> dict[str, Float[Tensor, "_ _"]]:
         """Level "1/2^s" for every scale s from ``scale`` on."""
-        size, b = self.options.size, len(image)
+        size = self.options.size
         filters = self._of(image)
         levels = {}
-        for name, halved in self._scales(image, scale, boundary):
+        for name, halved in self._pyramid.scales(image, scale, boundary):
             padded = wrap(halved, after=(size - 1, size - 1)) if boundary == "periodic" else halved
-            stride, most, (rows, columns) = 1, max(1, size // 2), (side - size + 1 for side in padded.shape[2:])
-            while max_points and stride < most and b * -(-rows // stride) * -(-columns // stride) > max_points:
-                stride += 1
+            counts = len(image), padded.shape[2] - size + 1, padded.shape[3] - size + 1
+            stride = thinning(counts, max_points, max(1, size // 2))
             responses = F.relu(F.conv2d(padded - 0.5, filters, stride=stride))
             levels[name] = responses.movedim(1, 3).flatten(0, 2)
         return levels
@@ -60,14 +59,3 @@ class RandomConv(FeatureExtractor):
             filters[::2] -= filters[::2].mean((2, 3), keepdim=True)
             self._filters[channels] = filters
         return self._filters[channels].to(image)
-
-    def _scales(self, image: Tensor, scale: int, boundary: Boundary) -> Iterator[tuple[str, Tensor]]:
-        first = scale
-        while min(image.shape[2:]) >= self.options.size:
-            yield f"1/{2**scale}", image
-            scale += 1
-            if self.options.scales is not None and scale - first >= self.options.scales:
-                return
-            if min(image.shape[2:]) < 4 or min(halve(image[:1, :1], boundary).shape[2:]) < _SMALLEST_SIDE:
-                return
-            image = halve(image, boundary)

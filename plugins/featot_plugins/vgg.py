@@ -9,6 +9,7 @@ from torch import Tensor
 
 from featot.interfaces import Boundary, FeatureExtractor
 from featot_plugins.options import VGGOptions
+from featot_plugins.patches import thinning
 from featot_plugins.vgg_network import VGGNetwork
 
 _MOST_STRIDE = 3  # positions of a thinned layer: what a response of the first one sees, so that every pixel counts
@@ -36,9 +37,8 @@ class VGG(FeatureExtractor):
     ) -> dict[str, Float[Tensor, "_ _"]]:
         levels = {}
         for layer, responses in self._network.to(image.device)(image, boundary).items():
-            stride, (b, _, h, w) = 1, responses.shape
-            while max_points and stride < _MOST_STRIDE and b * -(-h // stride) * -(-w // stride) > max_points:
-                stride += 1
+            b, _, h, w = responses.shape
+            stride = thinning((b, h, w), max_points, _MOST_STRIDE)
             levels[f"{layer} 1/{2**scale}"] = responses[:, :, ::stride, ::stride].movedim(1, 3).flatten(0, 2)
         return levels
 

@@ -1,0 +1,189 @@
+"""`featot grid`: each of some features with each of some losses; `featot bench_table`: each of some methods."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from featot.errors import FeatotError, UsageError, unknown_name
+from featot_cli.common import (
+    PluginCommand,
+    image_options,
+    loop_options,
+    mixed_option,
+    quiet_option,
+    split_options,
+    synthesis_settings,
+)
+from featot_cli.main import LazyRegistry, pass_registry
+
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+metric_option = click.option(
+    "--metric", metavar="A,B", help="Metrics that score each image.  [default: msot, and vgg where its weights are]"
+)
+
+
+@click.command(cls=PluginCommand)
+@click.argument("exemplar")
+@mixed_option
+@click.option("--out", metavar="FILE", help="The contact sheet to write.  [default: EXEMPLAR's name with _grid.png]")
+@click.option("--features", metavar="A,B", default="pyramid,vgg", show_default=True, help="The rows.")
+@click.option("--loss", metavar="A,B", default="ot,gram", show_default=True, help="The columns.")
+@metric_option
+@image_options
+@loop_options
+@quiet_option
+@pass_registry
+def grid(
+    lazy: LazyRegistry,
+    /,
+    exemplar: str,
+    mixed: tuple[str, ...],
+    out: str | None,
+    features: str,
+    loss: str,
+    metric: str | None,
+    quiet: bool,
+    **given: Any,
+) -> None:
+    """Compare features and losses: a contact sheet of every pair, and a table of their scores.
+
+    The paper's experiment is the default: patches or VGG's responses, by optimal transport or by Gram matrices.
+    Patches and Gram does not work; the other three do. Beside the sheet goes the table, as .md and .csv.
+
+    \b
+    featot grid bricks.png -o vgg.weights=vgg19.pth
+    featot grid bricks.png --features pyramid,random_conv --loss ot,gram,moments --size 128
+    """
+    from featot.comparison import grid_cases
+    from featot.images import check_image_suffix
+
+    options, out = split_options(mixed, out)
+    settings = synthesis_settings({key: value for key, value in given.items() if value is not None} | {"options": options})
+    path = Path(out) if out is not None else Path(f"{Path(exemplar).stem}_grid.png")
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"expected a contact sheet .png, got {path}")
+    check_image_suffix(path, None)
+    cases = grid_cases(exemplar, _names(features, "features"), _names(loss, "loss"))
+    _run(lazy, cases, settings, metric, sheet=path, quiet=quiet, folder=None)
+
+
+@click.command(cls=PluginCommand)
+@click.argument("folder", metavar="DIR")
+@mixed_option
+@click.option("--out", metavar="FOLDER", help="Where tables, sheet and images go.  [default: DIR's name with _table]")
+@click.option("--methods", metavar="A,B", default="image,gatys,sliced", show_default=True, help="The columns.")
+@metric_option
+@image_options
+@loop_options
+@quiet_option
+@pass_registry
+def bench_table(
+    lazy: LazyRegistry,
+    /,
+    folder: str,
+    mixed: tuple[str, ...],
+    out: str | None,
+    methods: str,
+    metric: str | None,
+    quiet: bool,
+    **given: Any,
+) -> None:
+    """Compare methods on a folder of exemplars: the paper's table, the best bold, the second underlined.
+
+    Writes table.md, table.csv and table.tex, a contact sheet and every image.
+
+    \b
+    featot bench_table textures/ --methods image,sliced,random --metric msot,copy
+    """
+    from featot.comparison import METHODS, Case
+
+    options, out = split_options(mixed, out)
+    settings = synthesis_settings({key: value for key, value in given.items() if value is not None} | {"options": options})
+    chosen = _names(methods, "methods")
+    for name in chosen:
+        if name not in METHODS:
+            raise unknown_name("method", name, METHODS)
+    if not os.path.isdir(folder):
+        raise UsageError(f"expected a folder of exemplars, got {folder}")
+    exemplars = sorted(file for file in Path(folder).iterdir() if file.suffix.lower() in _SUFFIXES)
+    if not exemplars:
+        raise UsageError(f"no exemplars in {folder}: expected images such as bricks.png")
+    target = Path(out) if out is not None else Path(f"{Path(folder).resolve().name}_table")
+    try:
+        target.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder {target}: {error.strerror}") from error
+    cases = [
+        Case(row=file.stem, column=name, exemplar=file, changes=METHODS[name]) for file in exemplars for name in chosen
+    ]
+    _run(lazy, cases, settings, metric, sheet=target / "table.png", quiet=quiet, folder=target)
+
+
+def _run(
+    lazy: LazyRegistry, cases: Any, settings: Any, metric: str | None, *, sheet: Path, quiet: bool, folder: Path | None
+) -> None:
+    """Goes through the cases, and writes the sheet, the tables and, into the folder, the images."""
+    from featot.comparison import compare, tables
+    from featot.exemplars import pixels
+    from featot.files import check_writable, write_text
+    from featot.sheets import write_sheet
+    from featot.tables import FORMATS
+    from featot_cli.progress import progress_bar
+
+    outputs = [sheet.with_suffix(suffix) for suffix in FORMATS]
+    for file in (sheet, *outputs):
+        check_writable(file)
+    metrics = _metrics(lazy, metric)
+    outcomes = []
+    with progress_bar(quiet=quiet) as show:
+        for outcome in compare(cases, settings, metrics=metrics, callback=show, registry=lazy.registry):
+            outcomes.append(outcome)
+            where = f"{outcome.case.row}, {outcome.case.column}"
+            if outcome.synthesis is None:
+                click.echo(f"featot: warning: {where}: {outcome.error}", err=True)
+            elif folder is not None:
+                outcome.synthesis.save(folder / f"{outcome.case.row}_{outcome.case.column}.png")
+            if outcome.synthesis is not None and not quiet:
+                scores = ", ".join(f"{name} {score:.4f}" for name, score in outcome.scores.items())
+                click.echo(f"{where}: {scores} ({outcome.synthesis.record['timings']['match']:.1f} s)", err=True)
+    made = [outcome for outcome in outcomes if outcome.synthesis is not None]
+    if not made:
+        raise FeatotError("none of the syntheses could be made")
+    found = tables(outcomes, metrics)
+    rows, columns = found[0].rows, found[0].columns
+    by_place = {(o.case.row, o.case.column): o for o in made}
+    pictures = []
+    for row in rows:
+        exemplar = next(case.exemplar for case in cases if case.row == row)
+        line: list[Any] = [("exemplar" if len({c.exemplar for c in cases}) == 1 else row, pixels(exemplar))]
+        for column in columns:
+            outcome = by_place.get((row, column))
+            label = f"{row}, {column}" if outcome is None else _label(outcome)
+            line.append(None if outcome is None else (label, outcome.synthesis.image))
+        pictures.append(line)
+    write_sheet(pictures, sheet)
+    for file in outputs:
+        write_text(file, FORMATS[file.suffix](found))
+    click.echo(FORMATS[".md"](found))
+    if not quiet:
+        click.echo(f"{sheet}; tables in {', '.join(file.name for file in outputs)}", err=True)
+    if made[-1].synthesis.interrupted:
+        raise click.exceptions.Exit(130)
+    if len(made) < len(outcomes):
+        raise click.exceptions.Exit(1)
+
+
+def _label(outcome: Any) -> str:
+    scores = "  ".join(f"{name} {score:.3f}" for name, score in outcome.scores.items())
+    return f"{outcome.case.row}, {outcome.case.column}\n{scores}"
+
+
+def _names(text: str, what: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names) or len(set(names)) < len(names):
+        raise UsageError(f"bad {what} {text!r}: expected different names with commas between")
+    return names
