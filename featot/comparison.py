@@ -14,6 +14,7 @@ from featot.exemplars import Picture, pixels
 from featot.interfaces import Metric
 from featot.match import Callback
 from featot.plugins import Registry, load_registry
+from featot.recipe import KINDS
 from featot.tables import ScoreTable
 from featot.tasks import DEFAULT_LOSS, Synthesis, SynthesisSettings, synthesize
 
@@ -90,16 +91,9 @@ def compare(
 def _for_case(settings: SynthesisSettings, case: Case) -> SynthesisSettings:
     """The settings of a case, without the options "plugin.key" of plugins that it does without."""
     settings = dataclasses.replace(settings, **case.changes)
-    named = set(
-        re.findall(
-            r"\w+", f"{settings.features} {settings.param} {settings.loss or DEFAULT_LOSS[settings.optimizer]}"
-        )
-    )
-    options = {
-        key: value
-        for key, value in settings.options.items()
-        if not key.rpartition(".")[0] or key.rpartition(".")[0] in named
-    }
+    loss = settings.loss or DEFAULT_LOSS[settings.optimizer]
+    named = {"", *KINDS, *re.findall(r"\w+", f"{settings.features} {settings.param} {loss}")}
+    options = {key: value for key, value in settings.options.items() if key.rpartition(".")[0] in named}
     return dataclasses.replace(settings, options=options)
 
 

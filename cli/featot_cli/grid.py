@@ -62,7 +62,9 @@ def grid(
     from featot.images import check_image_suffix
 
     options, out = split_options(mixed, out)
-    settings = synthesis_settings({key: value for key, value in given.items() if value is not None} | {"options": options})
+    settings = synthesis_settings(
+        {key: value for key, value in given.items() if value is not None} | {"options": options}
+    )
     path = Path(out) if out is not None else Path(f"{Path(exemplar).stem}_grid.png")
     if path.suffix.lower() != ".png":
         raise UsageError(f"expected a contact sheet .png, got {path}")
@@ -102,7 +104,9 @@ def bench_table(
     from featot.comparison import METHODS, Case
 
     options, out = split_options(mixed, out)
-    settings = synthesis_settings({key: value for key, value in given.items() if value is not None} | {"options": options})
+    settings = synthesis_settings(
+        {key: value for key, value in given.items() if value is not None} | {"options": options}
+    )
     chosen = _names(methods, "methods")
     for name in chosen:
         if name not in METHODS:
@@ -118,13 +122,22 @@ def bench_table(
     except OSError as error:
         raise UsageError(f"cannot make the folder {target}: {error.strerror}") from error
     cases = [
-        Case(row=file.stem, column=name, exemplar=file, changes=METHODS[name]) for file in exemplars for name in chosen
+        Case(row=file.stem, column=name, exemplar=file, changes=METHODS[name])
+        for file in exemplars
+        for name in chosen
     ]
     _run(lazy, cases, settings, metric, sheet=target / "table.png", quiet=quiet, folder=target)
 
 
 def _run(
-    lazy: LazyRegistry, cases: Any, settings: Any, metric: str | None, *, sheet: Path, quiet: bool, folder: Path | None
+    lazy: LazyRegistry,
+    cases: Any,
+    settings: Any,
+    metric: str | None,
+    *,
+    sheet: Path,
+    quiet: bool,
+    folder: Path | None,
 ) -> None:
     """Goes through the cases, and writes the sheet, the tables and, into the folder, the images."""
     from featot.comparison import compare, tables
