@@ -178,8 +178,8 @@ class Metric(ABC):
     ideal: ClassVar[float | None] = None
     """The score of a perfect image where more is as wrong as less: the nearest to it is then the best."""
 
-    uses_exemplar: ClassVar[bool] = True
-    """False where the score is of the image alone."""
+    measures_likeness: ClassVar[bool] = True
+    """False where the exemplar itself may score badly: whether an image tiles, how much of it is copied."""
 
     def __init__(self, options: Any = None) -> None:
         self.options = options

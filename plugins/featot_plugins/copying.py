@@ -19,6 +19,8 @@ class Copying(Metric):
     1 for a crop of the exemplar, 0 where no two patches come from there side by side. Neighbours in a row count.
     """
 
+    measures_likeness = False
+
     def __call__(self, image: Float[Tensor, "1 c h w"], exemplar: Float[Tensor, "1 c2 h2 w2"]) -> float:
         options: CopyingOptions = self.options
         check_alike(image, exemplar, options.size)

@@ -29,7 +29,7 @@ class Tileability(Metric):
     1 is seamless: the border is no rougher than the inside.
     """
 
-    uses_exemplar = False
+    measures_likeness = False
 
     def __call__(self, image: Float[Tensor, "1 c h w"], exemplar: Float[Tensor, "1 c2 h2 w2"]) -> float:
         return self.score(image, exemplar).value

@@ -15,8 +15,8 @@ from featot_plugins.scales import both_scales
 class SWD(Metric):
     """Sliced W2 between all patches of image and exemplar, the mean over the scales of a pyramid.
 
-    The root of the mean squared distance along fixed random lines (Rabin et al. 2011; over a pyramid as by Karras et
-    al. 2018, who take W1). It is a distance, in units of pixel values: 0 for the exemplar itself.
+    The root of the mean squared distance along fixed random lines (Rabin et al. 2011). It is a distance, in units of
+    pixel values: 0 for the exemplar itself. It weighs what patches vary in most, the coarse: blur moves it little.
     """
 
     def __call__(self, image: Float[Tensor, "1 c h w"], exemplar: Float[Tensor, "1 c2 h2 w2"]) -> float:

@@ -21,6 +21,16 @@ LAYERS = ("relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1")
 _INDEX = {"relu1_1": 1, "relu1_2": 3, "relu2_1": 6, "relu2_2": 8, "relu3_1": 11}  # in torchvision's features
 
 
+@pytest.fixture(scope="module")
+def vgg19(vgg19_file):
+    """torchvision's own layers with the same weights."""
+    with torch.device("meta"):
+        features = torchvision.models.vgg19(init_weights=False).features[:12].eval()
+    tensors = {name.removeprefix("features."): tensor for name, tensor in load_file(vgg19_file).items()}
+    features.load_state_dict(tensors, assign=True)
+    return features.requires_grad_(False)
+
+
 def _image(*shape, seed=0):
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
