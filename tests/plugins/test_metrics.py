@@ -171,6 +171,27 @@ def test_copy_of_a_crop_and_of_pieces():
     assert metric(_noise(1, 3, 40, 50, seed=1), exemplar) < 0.2
 
 
+def test_copy_counts_steps_of_the_nearest_patches():
+    """One after the other: the nearest patch, then whether it lies a stride to the right of the one before."""
+    exemplar, size, stride = _noise(1, 1, 14, 13), 3, 2
+    image = 0.7 * exemplar[:, :, 2:13, 1:13] + 0.3 * _noise(1, 1, 11, 12, seed=1)
+    nearest = {}
+    for i in range(0, 11 - size + 1, stride):
+        for j in range(0, 12 - size + 1, stride):
+            patch = image[0, 0, i : i + size, j : j + size]
+            places = [(r, c) for r in range(14 - size + 1) for c in range(13 - size + 1)]
+            nearest[i, j] = min(places, key=lambda at: _distance(patch, exemplar[0, 0], at, size))
+    pairs = [(nearest[i, j - stride], at) for (i, j), at in nearest.items() if j > 0]
+    expected = np.mean([(r, c + stride) == at for (r, c), at in pairs])
+    assert 0.2 < expected < 0.9
+    assert any(r != at[0] and c + stride == at[1] for (r, c), at in pairs), "some move right, but to another row"
+    assert Copying(CopyingOptions(size=size, stride=stride))(image, exemplar) == pytest.approx(expected)
+
+
+def _distance(patch, image, at, size):
+    return float((patch - image[at[0] : at[0] + size, at[1] : at[1] + size]).square().sum())
+
+
 def test_copy_of_a_mirrored_image_is_little():
     exemplar = _noise(1, 1, 40, 40)
     assert Copying(CopyingOptions(size=6, stride=2))(exemplar.flip(3), exemplar) < 0.2
