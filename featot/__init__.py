@@ -16,9 +16,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from featot.errors import FeatotError, UsageError
+    from featot.evaluation import Evaluation, evaluate
     from featot.hookspecs import hookimpl
     from featot.images import read_image, write_image
-    from featot.interfaces import FeatureExtractor, Loss, LossValue, Metric, Parametrization
+    from featot.interfaces import FeatureExtractor, Loss, LossValue, Metric, Parametrization, Score
     from featot.options import option
     from featot.plugins import Plugin
     from featot.tasks import Synthesis, SynthesisSettings, synthesize
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 _HOME = {
     "FeatotError": "errors",
     "UsageError": "errors",
+    "Evaluation": "evaluation",
+    "evaluate": "evaluation",
     "hookimpl": "hookspecs",
     "read_image": "images",
     "write_image": "images",
@@ -34,6 +37,7 @@ _HOME = {
     "LossValue": "interfaces",
     "Metric": "interfaces",
     "Parametrization": "interfaces",
+    "Score": "interfaces",
     "option": "options",
     "Plugin": "plugins",
     "Synthesis": "tasks",
@@ -42,6 +46,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Evaluation",
     "FeatotError",
     "FeatureExtractor",
     "Loss",
@@ -49,10 +54,12 @@ __all__ = [
     "Metric",
     "Parametrization",
     "Plugin",
+    "Score",
     "Synthesis",
     "SynthesisSettings",
     "UsageError",
     "__version__",
+    "evaluate",
     "hookimpl",
     "option",
     "read_image",

@@ -20,7 +20,7 @@ class UsageError(FeatotError, ValueError):
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that is not in ``known``: lists the choices and suggests the near miss."""
-    known = sorted(known)
+    known = sorted(set(known))
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     choices = ", ".join(known) if known else "none is installed"

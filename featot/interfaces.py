@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -162,10 +162,24 @@ class Loss(ABC):
             return float(self(points, improve=False).value)
 
 
+@dataclass(frozen=True)
+class Score:
+    """What a metric says of an image; ``details``: whatever else is known of it, ready for JSON."""
+
+    value: float
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Metric(ABC):
     """Scores a finished image against its exemplar."""
 
     lower_is_better: ClassVar[bool] = True
+
+    ideal: ClassVar[float | None] = None
+    """The score of a perfect image where more is as wrong as less: the nearest to it is then the best."""
+
+    measures_likeness: ClassVar[bool] = True
+    """False where the exemplar itself may score badly: whether an image tiles, how much of it is copied."""
 
     def __init__(self, options: Any = None) -> None:
         self.options = options
@@ -173,3 +187,13 @@ class Metric(ABC):
     @abstractmethod
     def __call__(self, image: Float[Tensor, "1 c h w"], exemplar: Float[Tensor, "1 c h2 w2"]) -> float:
         """The score. Raises `featot.UsageError` where the two cannot be compared."""
+
+    def score(self, image: Float[Tensor, "1 c h w"], exemplar: Float[Tensor, "1 c h2 w2"]) -> Score:
+        """The score with its details. Override it where there are any."""
+        return Score(self(image, exemplar))
+
+    def fault(self, value: float) -> float:
+        """Of two scores the better one has the smaller fault."""
+        if self.ideal is not None:
+            return abs(value - self.ideal)
+        return value if self.lower_is_better else -value

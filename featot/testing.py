@@ -9,6 +9,7 @@ two on the CPU, and all their random numbers are fixed.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from typing import Any, get_args
@@ -16,7 +17,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from featot.interfaces import Boundary, FeatureExtractor, Metric, Parametrization, Size
+from featot.interfaces import Boundary, FeatureExtractor, Metric, Parametrization, Score, Size
 from featot.ot import Measure
 from featot.terms import LossFactory
 
@@ -136,8 +137,18 @@ def check_metric(metric: Metric, channels: Sequence[int] = (1, 3)) -> None:
         floats = all(isinstance(score, float) and math.isfinite(score) for score in (itself, worse))
         _require(floats, f"the score must be a finite float, got {itself!r} and {worse!r}")
         _require(math.isclose(worse, again, rel_tol=1e-4), "the score differs from call to call")
-        better = itself < worse if metric.lower_is_better else itself > worse
+        score = metric.score(noise, exemplar)
+        same = isinstance(score, Score) and math.isclose(score.value, worse, rel_tol=1e-4)
+        _require(same, f"score gave {score!r}, but the metric itself {worse}")
+        try:
+            json.dumps(dict(score.details), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise AssertionError(f"the details of a score must be ready for JSON: {error}") from error
+        if not metric.measures_likeness:
+            continue
         claim = f"lower_is_better = {metric.lower_is_better}"
+        claim = claim if metric.ideal is None else f"ideal = {metric.ideal}"
+        better = metric.fault(itself) < metric.fault(worse)
         _require(better, f"{claim}, but an exemplar scores {itself} against itself and noise scores {worse}")
 
 

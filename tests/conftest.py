@@ -9,10 +9,18 @@ CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 # Only modules that compute: the others check what users and plugin authors hand them, in featot's own words.
 install_import_hook(["featot.ot", "featot.resample", "featot_plugins"], CHECKER)
 
+import math  # noqa: E402
+import os  # noqa: E402
+from pathlib import Path  # noqa: E402
+
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
 
 torch.set_num_threads(2)
+
+# Lies beside a checkout on the machines of this project; nothing of it is in the repository.
+SHARED = Path(os.environ.get("FEATOT_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 CUDA = pytest.param(
     "cuda",
@@ -27,3 +35,70 @@ CUDA = pytest.param(
 def device(request: pytest.FixtureRequest) -> torch.device:
     """Every device that a test should pass on."""
     return torch.device(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _no_weights_from_elsewhere(monkeypatch, tmp_path_factory):
+    """Neither a developer's own files nor what torch.hub has downloaded."""
+    for network in ("VGG19", "VGG16", "INCEPTION"):
+        monkeypatch.delenv(f"FEATOT_{network}_WEIGHTS", raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path_factory.getbasetemp() / "torch_home"))
+
+
+@pytest.fixture(scope="session")
+def vgg19_file(tmp_path_factory):
+    """VGG-19 up to relu3_1, with random weights that keep the scale."""
+    generator, tensors, before = torch.Generator().manual_seed(0), {}, 3
+    for index, channels in ((0, 64), (2, 64), (5, 128), (7, 128), (10, 256)):
+        kernel = torch.randn(channels, before, 3, 3, generator=generator) * math.sqrt(2 / (9 * before))
+        tensors[f"features.{index}.weight"] = kernel
+        tensors[f"features.{index}.bias"] = 0.1 * torch.randn(channels, generator=generator)
+        before = channels
+    return _saved(tensors, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def inception_file(tmp_path_factory):
+    """Inception v3 up to its first pooling, with random weights and statistics."""
+    generator, tensors = torch.Generator().manual_seed(0), {}
+    for name, before, channels in (("1a", 3, 32), ("2a", 32, 32), ("2b", 32, 64)):
+        kernel = torch.randn(channels, before, 3, 3, generator=generator) * math.sqrt(2 / (9 * before))
+        tensors[f"Conv2d_{name}_3x3.conv.weight"] = kernel
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            drawn = 0.2 * torch.randn(channels, generator=generator)
+            tensors[f"Conv2d_{name}_3x3.bn.{part}"] = drawn.exp() if part in ("weight", "running_var") else drawn
+    return _saved(tensors, tmp_path_factory)
+
+
+def _saved(tensors, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
+    save_file(tensors, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def real_vgg19_file():
+    return _shared("data/weights/vgg19_to_relu3_1.safetensors")
+
+
+@pytest.fixture(scope="session")
+def referee():
+    """The independent judge of syntheses, as a module."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("referee", _shared("tools/referee.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def textures():
+    """A folder of photographs of textures."""
+    return _shared("data/textures")
+
+
+def _shared(name):
+    if not (SHARED / name).exists():
+        pytest.skip(f"{SHARED / name} is not here (FEATOT_SHARED says where to look)")
+    return SHARED / name

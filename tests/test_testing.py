@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import math
 
 import pytest
 import torch
 
-from featot.interfaces import FeatureExtractor, Loss, LossValue, Metric, Parametrization
+from featot.interfaces import FeatureExtractor, Loss, LossValue, Metric, Parametrization, Score
 from featot.plugins import load_registry
 from featot.testing import check_extractor, check_loss, check_metric, check_parametrization
 from featot_plugins.image import Image
@@ -21,7 +22,9 @@ _PLUGINS = [plugin for plugin in load_registry().all() if plugin.kind != "comman
 
 
 @pytest.mark.parametrize("plugin", _PLUGINS, ids=str)
-def test_registered_plugins(plugin):
+def test_registered_plugins(plugin, monkeypatch, vgg19_file, inception_file):
+    monkeypatch.setenv("FEATOT_VGG19_WEIGHTS", str(vgg19_file))
+    monkeypatch.setenv("FEATOT_INCEPTION_WEIGHTS", str(inception_file))
     if plugin.kind == "loss":
         check_loss(plugin.factory())
     elif plugin.kind == "features":
@@ -272,9 +275,34 @@ class Likeness(Distance):
     lower_is_better = False
 
 
+class Ratio(Distance):
+    """1 for images that are equal."""
+
+    ideal = 1.0
+
+    def __call__(self, image, exemplar):
+        return 1 + super().__call__(image, exemplar)
+
+
+class Brightness(Metric):
+    measures_likeness = False
+
+    def __call__(self, image, exemplar):
+        return float(image.mean())
+
+
+class Detailed(Distance):
+    def __init__(self, score):
+        super().__init__()
+        self.score = score
+
+
 def test_the_toy_metric_is_sound_if_nothing_is_changed():
     check_metric(Distance())
     check_metric(Likeness(lambda distance: -distance))
+    check_metric(Ratio())
+    check_metric(Ratio(lambda distance: -distance))
+    check_metric(Brightness())
 
 
 @pytest.mark.parametrize(
@@ -286,6 +314,11 @@ def test_the_toy_metric_is_sound_if_nothing_is_changed():
         (Distance(lambda distance: -distance), "lower_is_better = True, but"),
         (Distance(lambda distance: 1.0), "lower_is_better = True, but"),
         (Likeness(), "lower_is_better = False, but"),
+        (Ratio(lambda distance: distance - 1), "ideal = 1.0, but"),
+        (Detailed(lambda image, exemplar: 0.1), "score gave 0.1, but the metric itself"),
+        (Detailed(lambda image, exemplar: Score(0.1)), r"score gave Score\(value=0.1"),
+        (Detailed(lambda *pair: Score(Distance()(*pair), {"map": pair[0]})), "details .* must be ready for JSON"),
+        (Detailed(lambda *pair: Score(Distance()(*pair), {"gap": math.nan})), "details .* must be ready for JSON"),
     ],
 )
 def test_broken_metrics(metric, sentence):

@@ -12,15 +12,15 @@ from featot.errors import UsageError
 from featot_cli.main import lazy_registry
 from featot_cli.plugins import describe_options, option_help
 
-_KINDS = ("features", "param", "loss")
-
 
 class PluginCommand(click.Command):
-    """Adds the options of every plugin to the help."""
+    """Adds the options of every plugin of its ``kinds`` to the help."""
+
+    kinds: tuple[str, ...] = ("features", "param", "loss")
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         registry = lazy_registry(ctx).registry
-        for kind in _KINDS:
+        for kind in self.kinds:
             for name in registry.names(kind):
                 options = describe_options(registry.get(kind, name))
                 if options:

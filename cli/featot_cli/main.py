@@ -20,6 +20,7 @@ from featot.plugins import PluginProblem, Registry, load_registry
 # Named, not imported: `featot --help` loads no torch.
 COMMANDS = {
     "synth": ("featot_cli.synth:synth", "Synthesise a texture from an exemplar image."),
+    "eval": ("featot_cli.eval:evaluate", "Score images against their exemplar: a table of metrics."),
     "plugins": ("featot_cli.plugins:plugins", "List the plugins: owner, version, summary, options."),
 }
 

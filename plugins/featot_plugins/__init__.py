@@ -8,14 +8,18 @@ from __future__ import annotations
 from featot.hookspecs import hookimpl
 from featot.plugins import Plugin
 from featot_plugins.options import (
+    CopyingOptions,
     ImageOptions,
     MSOTOptions,
     OTLossOptions,
     PatchesOptions,
     PyramidOptions,
     RandomConvOptions,
+    SIFIDOptions,
     SlicedOptions,
     SteerableOptions,
+    SWDOptions,
+    VGGMetricOptions,
     VGGOptions,
 )
 
@@ -72,4 +76,14 @@ def featot_register_losses() -> list[Plugin]:
 
 @hookimpl
 def featot_register_metrics() -> list[Plugin]:
-    return [Plugin("msot", "featot_plugins.msot:MSOT", "multiscale optimal transport distance", MSOTOptions)]
+    return [
+        Plugin("msot", "featot_plugins.msot:MSOT", "multiscale optimal transport distance", MSOTOptions),
+        Plugin(
+            "vgg", "featot_plugins.gram_distance:GramDistance", "distance of VGG's Gram matrices", VGGMetricOptions
+        ),
+        Plugin("sifid", "featot_plugins.sifid:SIFID", "Fréchet distance of Inception's first features", SIFIDOptions),
+        Plugin("swd", "featot_plugins.swd:SWD", "multiscale sliced Wasserstein distance of patches", SWDOptions),
+        Plugin("copy", "featot_plugins.copying:Copying", "share that is copied verbatim", CopyingOptions),
+        Plugin("sharp", "featot_plugins.pixel_metrics:Sharpness", "finest detail over the exemplar's"),
+        Plugin("tileability", "featot_plugins.pixel_metrics:Tileability", "jump across the border over that inside"),
+    ]

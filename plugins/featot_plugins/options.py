@@ -66,4 +66,30 @@ class SlicedOptions:
 class MSOTOptions:
     size: int = option(4, "side of a patch, in pixels", min=1)
     scales: int = option(4, "scales of the pyramid", min=1)
-    points: int = option(1000, "random patches of each image and scale", min=1)
+    points: int = option(3000, "random patches of each image and scale", min=1)
+    draws: int = option(2, "times that they are drawn; the score is the mean", min=1)
+
+
+@dataclass(frozen=True)
+class VGGMetricOptions:
+    layers: tuple[str, ...] = option(("relu1_1", "relu2_1", "relu3_1"), "layers whose Gram matrices are compared")
+    network: str = option("vgg19", "which of the two networks", choices=("vgg19", "vgg16"))
+    weights: Path | None = option(None, "file of weights, .pth or .safetensors; none: torchvision's, downloaded once")
+
+
+@dataclass(frozen=True)
+class SIFIDOptions:
+    weights: Path | None = option(None, "file of weights, .pth or .safetensors; none: torchvision's, downloaded once")
+
+
+@dataclass(frozen=True)
+class SWDOptions:
+    size: int = option(7, "side of a patch, in pixels", min=1)
+    scales: int = option(4, "scales of the pyramid", min=1)
+    directions: int = option(128, "lines on which the patches are compared", min=1)
+
+
+@dataclass(frozen=True)
+class CopyingOptions:
+    size: int = option(15, "side of a patch, in pixels", min=1)
+    stride: int = option(4, "distance between the patches of the image, in pixels", min=1)

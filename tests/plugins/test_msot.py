@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import ot
 import pytest
 import torch
@@ -59,6 +60,47 @@ def test_it_agrees_with_pot(channels, scales):
     exact = sum(costs) / scales
     assert score == pytest.approx(exact, rel=0.02)
     assert score <= exact * (1 + 1e-4)
+
+
+def test_draws_are_averaged():
+    """More of them scatter less about the mean; where every patch is drawn there is one, whatever is asked for."""
+    image, exemplar = _noise(1, 1, 24, 24), _stripes(24, 4)
+    options = {draws: MSOTOptions(points=60, scales=1, draws=draws) for draws in (1, 4, 60)}
+    one, four, sixty = (MSOT(chosen)(image, exemplar) for chosen in options.values())
+    assert one != four != sixty
+    assert four == pytest.approx(sixty, rel=0.1)
+    all_points = [MSOT(MSOTOptions(scales=1, draws=draws))(image, exemplar) for draws in (1, 7)]
+    assert all_points[0] == all_points[1]
+
+
+def test_details_certify_the_score():
+    image, exemplar = _noise(1, 1, 24, 24), _stripes(24, 4)
+    score = MSOT(_FAST).score(image, exemplar)
+    assert score.value == MSOT(_FAST)(image, exemplar)
+    assert list(score.details["scales"]) == ["1/1", "1/2"]
+    assert score.value == pytest.approx(sum(score.details["scales"].values()) / 2)
+    assert 0 < score.details["gap"] < 0.01
+    assert score.value <= score.details["upper"] <= score.value / (1 - score.details["gap"])
+
+
+def test_the_referee_agrees_on_all_patches(referee, textures):
+    """Crops with fewer patches than either draws: the same points, and the defaults of both."""
+    image, exemplar = (referee.load(textures / name)[:, :, :52, :54] for name in ("bricks.png", "dots.png"))
+    score, scales = MSOT(MSOTOptions()).score(image, exemplar), []
+    for _ in range(4):
+        scales.append(referee.w2(image, exemplar, 4, np.random.default_rng(0)))
+        image, exemplar = referee.down(image), referee.down(exemplar)
+    assert list(score.details["scales"].values()) == pytest.approx(scales, rel=0.01)
+    assert score.value == pytest.approx(sum(scales) / 4, rel=0.01)
+
+
+def test_the_referee_agrees_on_random_patches(referee, monkeypatch):
+    """Their distance depends on how many are drawn; on noise it scatters little."""
+    image, exemplar = _noise(1, 3, 60, 60), 0.8 * _noise(1, 3, 60, 60, seed=1)
+    monkeypatch.setattr(referee, "N", 200)
+    monkeypatch.setattr(referee, "DRAWS", 8)
+    expected = referee.w2(image, exemplar, 4, np.random.default_rng(0))
+    assert MSOT(MSOTOptions(points=200, draws=8, scales=1))(image, exemplar) == pytest.approx(expected, rel=0.02)
 
 
 def test_scales_end_where_a_patch_no_longer_fits():
