@@ -157,9 +157,10 @@ def _decode_tiff(data: bytes) -> Decoded | None:
         raise _NotForUs(f"it has {bits} bits and axes {page.axes}; expected 8, 16, 32 or 64 bits, and rows of pixels")
     _check_size(page.imagelength, page.imagewidth, page.samplesperpixel)
     _check_size(page.rowsperstrip if not page.is_tiled else page.tilelength, page.tilewidth or page.imagewidth)
-    ends = (start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=True))
-    if max(ends) > len(data):
-        raise ValueError(f"pixels up to byte {max(page.dataoffsets)} of {len(data)}")
+    end = max(start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=True))
+    strips, expected = len(page.dataoffsets), math.prod(page.chunked)
+    if end > len(data) or strips != expected or (page.compression == 1 and sum(page.databytecounts) < page.nbytes):
+        raise ValueError(f"{strips} of {expected} strips or tiles, to byte {end} of {len(data)}")
     values = page.asarray(maxworkers=1)
     values = values[:, :, None] if page.axes == "YX" else np.moveaxis(values, 0, -1) if page.axes == "SYX" else values
     values = _UPRIGHT.get(page.tags.valueof(274, default=1), np.asarray)(values)

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import os
-import subprocess
-import sys
 import warnings
 import zlib
 from dataclasses import replace
-from pathlib import Path
 
 import imagecodecs
 import numpy as np
@@ -22,9 +17,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageCms
 
-from featot.errors import FeatotError, UsageError
+from featot.errors import UsageError
+from featot.exemplars import Sources
 from featot.formats import CONTAINERS, Format
 from featot.images import check_image_suffix, read_image, read_picture, write_image
+from featot.plugins import load_registry
+from featot.tasks import synthesize
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 GREY = SRGB[:16] + b"GRAY" + SRGB[20:]
@@ -354,176 +352,7 @@ def test_channels_that_a_format_lacks_are_refused_before_anything_is_written(tmp
     assert not list(tmp_path.iterdir())
 
 
-# What is refused
-
-
-def npy(shape, dtype="<f4", body=b""):
-    stream = io.BytesIO()
-    np.lib.format.write_array_header_1_0(stream, {"descr": dtype, "fortran_order": False, "shape": shape})
-    return stream.getvalue() + body
-
-
-def tiff(values, **options):
-    stream = io.BytesIO()
-    tifffile.imwrite(stream, values, **options)
-    return stream.getvalue()
-
-
-def pickled():
-    stream = io.BytesIO()
-    np.save(stream, np.array([[Path("x")]], dtype=object), allow_pickle=True)
-    return stream.getvalue()
-
-
-REFUSED = {
-    "a pickle": (pickled, "of object; expected (h, w) or (h, w, c), integers or floats"),
-    "text": (lambda: npy((1, 2), "<U1", bytes(8)), "of <U1; expected (h, w)"),
-    "four axes": (lambda: npy((1, 2, 3, 4), body=bytes(96)), "an array (1, 2, 3, 4) of float32; expected"),
-    "channels first": (lambda: npy((3, 64, 64), body=bytes(4 * 3 * 64 * 64)), "looks like (c, h, w); expected"),
-    "no pixels": (lambda: npy((0, 5)), "it has 0x5 pixels of 1 channels; expected at least one"),
-    "a huge array": (lambda: npy((10**6, 10**6)), "exceeds limit of"),
-    "many channels": (lambda: npy((10**3, 10**3, 10**6)), "1000000 channels of 1000x1000 pixels) exceeds limit of"),
-    "an array cut off": (lambda: npy((9, 9), body=bytes(50)), "truncated or damaged (50 bytes of 324)"),
-    "12 bits": (lambda: tiff(np.zeros((8, 8), np.uint16), bitspersample=12, compression="jpeg"), "it has 12 bits"),
-    "deep CMYK": (
-        lambda: tiff(np.zeros((8, 8, 4), np.uint16), photometric="separated"),
-        "16 bits a channel of kind SE",
-    ),
-    "a volume": (
-        lambda: tiff(np.zeros((16,) * 3, np.uint8), volumetric=True, tile=(16,) * 3, photometric="minisblack"),
-        "rows of pixels",
-    ),
-}
-
-
-@pytest.mark.parametrize("what", REFUSED)
-def test_what_is_no_picture_is_refused_in_one_line(tmp_path, what):
-    make, said = REFUSED[what]
-    (tmp_path / "x").write_bytes(make())
-    message = failure(read_picture, tmp_path / "x")
-    assert message.startswith(f"cannot read {tmp_path / 'x'}: ")
-    assert said in message
-
-
-def test_a_tiff_that_declares_a_huge_size_takes_no_memory(tmp_path):
-    data = bytearray(tiff(np.zeros((8, 8), np.uint8), byteorder="<"))
-    with tifffile.TiffFile(io.BytesIO(bytes(data))) as opened:
-        for name in ("ImageWidth", "ImageLength", "RowsPerStrip"):
-            tag = opened.pages[0].tags[name]
-            data[tag.valueoffset : tag.valueoffset + 2] = (65000).to_bytes(2, "little")
-    (tmp_path / "x.tif").write_bytes(data)
-    assert "1 channels of 65000x65000 pixels) exceeds limit of" in failure(read_picture, tmp_path / "x.tif")
-
-
-def test_the_content_says_what_it_is_not_the_suffix(tmp_path):
-    image = noise(3, "uint8")
-    for suffix in (".png", ".tif", ".exr", ".npy", ".webp", ".bmp"):
-        write_image(image, tmp_path / f"x{suffix}")
-        for other in (".jpg", ".npy", ".exr", ""):
-            os.replace(tmp_path / f"x{suffix}", tmp_path / f"y{other}")
-            back, _ = read(tmp_path / f"y{other}")
-            torch.testing.assert_close(back, image, rtol=0, atol=1e-6)
-            os.replace(tmp_path / f"y{other}", tmp_path / f"x{suffix}")
-
-
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp", ".exr", ".npy"])
-def test_links_are_followed_and_failures_leave_what_was_there(tmp_path, suffix):
-    (tmp_path / "real").write_text("old")
-    (tmp_path / f"link{suffix}").symlink_to("real")
-    bad = torch.full((1, 3, 8, 8), torch.nan)
-    assert "NaN" in failure(write_image, bad, tmp_path / f"link{suffix}", kind=FeatotError)
-    assert (tmp_path / "real").read_text() == "old"
-    write_image(noise(3, "uint8"), tmp_path / f"link{suffix}")
-    assert (tmp_path / f"link{suffix}").is_symlink()
-    assert read(tmp_path / "real")[0].shape == (1, 3, 7, 9)
-    assert {path.name for path in tmp_path.iterdir()} == {"real", f"link{suffix}"}
-    if sys.platform == "linux":  # where even root may not write
-        assert "no file can be made" not in failure(write_image, bad.zero_(), f"/proc/x{suffix}", kind=FeatotError)
-
-
-@pytest.mark.parametrize("suffix", [".png", ".tif", ".exr", ".npy"])
-def test_a_full_disk_leaves_the_old_file(tmp_path, suffix):
-    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", tmp_path]
-    if os.geteuid() != 0 or subprocess.run(mount).returncode != 0:
-        pytest.skip("needs root and mount, to have a small disk to fill")
-    try:
-        path = tmp_path / f"x{suffix}"
-        path.write_text("old")
-        message = failure(write_image, torch.rand(3, 100, 100), path, Format(depth="uint16"), kind=FeatotError)
-        assert message.startswith(f"cannot write {path}: ")
-        assert "No space left on device" in message
-        assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(path.name, "old")]
-    finally:
-        subprocess.run(["umount", tmp_path], check=True)
-
-
-# Damage
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A valid file of each format, depth and packing: its bytes and its pixels."""
-    folder, found = tmp_path_factory.mktemp("whole"), {}
-    for suffix, container in CONTAINERS.items():
-        for depth in container.depths:
-            write_image(noise(3, depth, (20, 24)), folder / f"x{suffix}", Format(depth=depth, icc=SRGB))
-            found[suffix, depth] = (folder / f"x{suffix}").read_bytes()
-    values = (noise(3, "uint16", (20, 24))[0].permute(1, 2, 0) * 65535).round().numpy().astype(np.uint16)
-    for packing in ("lzw", "zlib", "packbits"):
-        found[".tif", packing] = tiff(values, photometric="rgb", compression=packing, predictor=packing != "packbits")
-    return [(key[0], data) for key, data in found.items()]
-
-
-def read_or_say(path):
-    """The picture and its format, or the error's message."""
-    try:
-        return read_picture(path)
-    except FeatotError as error:
-        return str(error)
-
-
-@settings(many, max_examples=400)
-@given(st.data())
-def test_a_damaged_file_is_refused_or_read_and_nothing_else(whole, tmp_path_factory, data):
-    suffix, good = data.draw(st.sampled_from(whole))
-    damaged = bytearray(good)
-    for at in data.draw(st.lists(st.integers(0, len(good) - 1), max_size=4)):
-        damaged[at] = data.draw(st.integers(0, 255))
-    for at in data.draw(st.lists(st.integers(0, min(len(good), 600) - 1), max_size=3)):  # headers
-        damaged[at] ^= 1 << data.draw(st.integers(0, 7))
-    del damaged[data.draw(st.integers(0, len(good))) if data.draw(st.booleans()) else len(good) :]
-    path = tmp_path_factory.mktemp("damaged") / f"x{suffix}"
-    path.write_bytes(damaged)
-    found = read_or_say(path)
-    if isinstance(found, str):
-        assert found.startswith(f"cannot read {path}: ")
-        assert "\n" not in found
-    else:
-        image, format = found
-        assert bool(torch.isfinite(image).all())
-        assert (float(image.min()) >= 0, float(image.max()) <= 1) == (True, True)
-        write_image(image, path.with_name("y.tif"), format)  # what was read can be written
-    assert path.read_bytes() == damaged
-
-
-def test_what_is_cut_off_is_never_read_as_another_picture(whole, tmp_path):
-    """At every length: refused, or every pixel is there (formats end in bytes that hold no pixel)."""
-    for suffix, good in whole:
-        path = tmp_path / f"x{suffix}"
-        path.write_bytes(good)
-        expected = read(path)[0]
-        for length in {*range(0, 40), *range(40, len(good), len(good) // 25), *range(len(good) - 20, len(good))}:
-            path.write_bytes(good[:length])
-            found = read_or_say(path)
-            assert isinstance(found, str) or torch.equal(found[0], expected), (suffix, length)
-
-
-def test_openexr_says_nothing_beside_the_error(tmp_path, capfd):
-    write_image(torch.rand(1, 3, 64, 50), tmp_path / "x.exr")
-    data = (tmp_path / "x.exr").read_bytes()
-    (tmp_path / "x.exr").write_bytes(data[: len(data) // 2])
-    assert "truncated or damaged" in failure(read_picture, tmp_path / "x.exr")
-    assert capfd.readouterr() == ("", "")
+# The record
 
 
 def test_formats_describe_themselves_for_the_record():
@@ -531,3 +360,76 @@ def test_formats_describe_themselves_for_the_record():
     assert described == {**Format(depth="uint16").describe(), "icc_sha256": described["icc_sha256"]}
     assert len(described["icc_sha256"]) == 64
     assert replace(Format(), icc=GREY).describe()["icc_sha256"] != described["icc_sha256"]
+
+
+# Into a synthesis, and out of it
+
+
+def quick(exemplar, **changes):
+    fast = {"device": "cpu", "size": (20, 24), "steps": 2, "levels": 2, "starts": 1}
+    return synthesize(exemplar, **{**fast, **changes})
+
+
+@pytest.mark.parametrize("features", ["patches", "pyramid"])
+@pytest.mark.parametrize("channels", [2, 4, 6])
+def test_any_number_of_channels_is_synthesised(channels, features):
+    exemplar = noise(channels, "float", (28, 32)) * torch.linspace(0.2, 1, channels)[:, None, None]
+    result = quick(exemplar, features=features, steps=30)
+    assert result.image.shape == (1, channels, 20, 24)
+    for statistic in (torch.mean, torch.std):  # each channel is like its own
+        torch.testing.assert_close(
+            statistic(result.image, (0, 2, 3)), statistic(exemplar, (0, 2, 3)), rtol=0.1, atol=0.02
+        )
+    score = load_registry().get("metric", "msot").create()
+    assert score(exemplar, exemplar) < score(result.image, exemplar) < score(1 - exemplar, exemplar)
+
+
+@pytest.mark.parametrize(("suffix", "depth", "dtype"), [(".png", "uint16", np.uint16), (".tif", "half", np.float16)])
+def test_the_result_has_the_depth_and_profile_of_the_exemplar(tmp_path, suffix, depth, dtype):
+    write_image(noise(3, depth, (28, 32)), tmp_path / f"a{suffix}", Format(depth=depth, icc=SRGB))
+    result = quick(tmp_path / f"a{suffix}")
+    result.save(tmp_path / f"b{suffix}")
+    back, format = read(tmp_path / f"b{suffix}")
+    assert format == result.format == Format(depth=depth, icc=SRGB)
+    assert result.record["output"] == format.describe()
+    torch.testing.assert_close(back, result.image, rtol=0, atol=1e-5 if dtype == np.uint16 else 3e-4)
+    result.save(tmp_path / "b.jpg")
+    assert read(tmp_path / "b.jpg")[1] == Format(icc=SRGB)
+
+
+def test_high_range_comes_out_in_its_own_units(tmp_path):
+    np.save(tmp_path / "a.npy", noise(3, "float", (28, 32))[0].permute(1, 2, 0).numpy() * 40 - 10)
+    result = quick(tmp_path / "a.npy", steps=30)
+    assert (float(result.image.min()) >= 0, float(result.image.max()) <= 1) == (True, True)
+    result.save(tmp_path / "b.npy")
+    assert np.load(tmp_path / "b.npy").mean() == pytest.approx(np.load(tmp_path / "a.npy").mean(), abs=0.6)
+    assert np.load(tmp_path / "b.npy").min() >= np.load(tmp_path / "a.npy").min()
+
+
+def test_exemplars_of_several_ranges_are_put_on_one_scale(tmp_path):
+    for name, top in (("a", 1.0), ("b", 4.0)):
+        np.save(tmp_path / f"{name}.npy", np.tile([0.0, top], (12, 6)))
+    pictures = Sources(exemplars=[tmp_path / "a.npy", tmp_path / "b.npy"]).read()
+    assert [float(image.max()) for image in pictures.exemplars] == [0.25, 1]
+    assert (pictures.format.low, pictures.format.range) == (0, 4)
+
+
+def test_an_opaque_exemplar_among_transparent_ones(tmp_path):
+    paths = [tmp_path / "grey.png", transparent(tmp_path / "clear.png")]
+    write_image(torch.full((1, 1, 8, 8), 0.2), paths[0], Format())
+    pictures = Sources(exemplars=paths, alpha="keep").read()
+    assert pictures.channels == 4
+    assert pictures.exemplars[0][0, :, 0, 0].tolist() == pytest.approx([0.2, 0.2, 0.2, 1])
+    assert pictures.format.alpha
+    assert pictures.record["alpha"] == "keep"
+    with pytest.raises(UsageError, match="unknown choice for alpha 'keeep'; did you mean 'keep'"):
+        Sources(exemplars=paths, alpha="keeep")
+
+
+def test_exemplars_that_differ_in_depth_the_first_decides(tmp_path):
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    for path, depth in zip(paths, ("uint16", "uint8"), strict=True):
+        write_image(noise(3, depth), path, Format(depth=depth))
+    assert Sources(exemplars=paths).read().format.depth == "uint16"
+    assert Sources(exemplars=paths[::-1]).read().format.depth == "uint8"
+    assert Sources(exemplars=[noise(3, "float"), paths[0]]).read().format is None
