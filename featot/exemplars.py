@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,19 +15,22 @@ from torch import Tensor
 from featot import provenance
 from featot.errors import UsageError, unknown_name
 from featot.files import AnyPath
-from featot.images import read_image
+from featot.formats import Alpha, Format, check_alpha
+from featot.images import read_picture
 from featot.interfaces import Size
 
 AUGMENTATIONS = ("rot90", "flip")
 Picture = AnyPath | Tensor | np.ndarray
-"""A file, or pixels ``(c, h, w)`` or ``(1, c, h, w)`` in [0, 1], c being 1 or 3."""
+"""A file, or pixels ``(c, h, w)`` or ``(1, c, h, w)`` in [0, 1], of any number c of channels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
     """All images that a run reads.
 
-    ``exemplars``: pooled; all grey or all in colour. ``mask``: of the one exemplar, not 0 where it may be sampled.
+    ``exemplars``: pooled, grey ones among coloured ones as grey colour, opaque ones among transparent ones with an
+    opaque alpha. ``alpha``: what becomes of their transparency, see `featot.images.read_picture`.
+    ``mask``: of the one exemplar, not 0 where it may be sampled.
     ``guide``, ``exemplar_guide``: label or progression maps of the result and of the one exemplar, in the same
     colours; the result gets at each place the texture that the exemplar has where its map is alike.
     """
@@ -36,14 +39,17 @@ class Sources:
     mask: Picture | None = None
     guide: Picture | None = None
     exemplar_guide: Picture | None = None
+    alpha: Alpha = "white"
+
+    def __post_init__(self) -> None:
+        check_alpha(self.alpha)
 
     def read(self) -> Pictures:
         """Raises `featot.UsageError` where they cannot be read or do not go together."""
         if not self.exemplars:
             raise UsageError("expected at least one exemplar")
-        exemplars = [pixels(exemplar) for exemplar in self.exemplars]
-        if any(image.shape[1] != exemplars[0].shape[1] for image in exemplars):
-            exemplars = [image.expand(-1, 3, -1, -1) for image in exemplars]  # a grey one among coloured ones
+        found = [_with_format(exemplar, self.alpha) for exemplar in self.exemplars]
+        exemplars, format = _together(found)
         size = (exemplars[0].shape[2], exemplars[0].shape[3])
         if (self.guide is None) != (self.exemplar_guide is None):
             names = ("a guide", "exemplar guide") if self.exemplar_guide is None else ("an exemplar guide", "guide")
@@ -59,13 +65,19 @@ class Sources:
                 raise UsageError(f"expected {name} of the exemplar's size {size[0]}x{size[1]}, got {h}x{w}")
         guide, exemplar_guide = guides
         if guide is not None and exemplar_guide is not None and guide.shape[1] != exemplar_guide.shape[1]:
+            if sorted([guide.shape[1], exemplar_guide.shape[1]]) != [1, 3]:
+                got = f"{guide.shape[1]} and {exemplar_guide.shape[1]}"
+                raise UsageError(f"expected a guide and an exemplar guide of as many channels, got {got}")
             guide, exemplar_guide = guide.expand(-1, 3, -1, -1), exemplar_guide.expand(-1, 3, -1, -1)
-        described = [self._describe(given, image) for given, image in zip(self.exemplars, exemplars, strict=True)]
-        record: dict[str, Any] = {"exemplar": described[0], "more_exemplars": described[1:]}
+        described = [self._describe(given, image) for given, (image, _) in zip(self.exemplars, found, strict=True)]
+        record: dict[str, Any] = {"exemplar": described[0], "more_exemplars": described[1:], "alpha": self.alpha}
+        record["output"] = None if format is None else format.describe()
         extras = {"mask": mask, "guide": guide, "exemplar_guide": exemplar_guide}
         for name, image in extras.items():
             record[name] = None if image is None else self._describe(getattr(self, name), image)
-        return Pictures(exemplars=exemplars, mask=mask, guide=guide, exemplar_guide=exemplar_guide, record=record)
+        return Pictures(
+            exemplars=exemplars, mask=mask, guide=guide, exemplar_guide=exemplar_guide, record=record, format=format
+        )
 
     @staticmethod
     def _describe(given: Any, image: Tensor) -> dict[str, Any]:
@@ -75,13 +87,22 @@ class Sources:
 
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
-    """The pixels of `Sources`: exemplars ``(1, c, h, w)``; ``record``: where they came from, for the sidecar."""
+    """The pixels of `Sources`: exemplars ``(1, c, h, w)``; ``record``: where they came from, for the sidecar.
+
+    ``format``: of the first exemplar's file, for the result's (None: it was no file).
+    """
 
     exemplars: list[Float[Tensor, "1 _ _ _"]]
     mask: Float[Tensor, "1 1 _ _"] | None
     guide: Float[Tensor, "1 _ _ _"] | None
     exemplar_guide: Float[Tensor, "1 _ _ _"] | None
     record: dict[str, Any] = field(repr=False)
+    format: Format | None = None
+
+    @property
+    def channels(self) -> int:
+        """Of every exemplar, and so of the result."""
+        return self.exemplars[0].shape[1]
 
     @property
     def size(self) -> Size:
@@ -115,15 +136,20 @@ def _turns(image: Tensor, augment: Sequence[str]) -> list[Tensor]:
     return turned + [image.flip(3) for image in turned] if "flip" in augment else turned
 
 
-def pixels(picture: Picture) -> Float[Tensor, "1 c h w"]:
+def pixels(picture: Picture, alpha: Alpha = "white") -> Float[Tensor, "1 c h w"]:
     """The pixels of a file, or of an array after a check. Raises `featot.UsageError`."""
+    return _with_format(picture, alpha)[0]
+
+
+def _with_format(picture: Picture, alpha: Alpha) -> tuple[Float[Tensor, "1 c h w"], Format | None]:
     if not isinstance(picture, Tensor | np.ndarray):
-        return read_image(picture)
+        return read_picture(picture, alpha)
     floating = picture.is_floating_point() if isinstance(picture, Tensor) else picture.dtype.kind == "f"
     *batch, channels, h, w = picture.shape if picture.ndim >= 3 else (0, 0, 0, 0)
-    if not (floating and batch in ([], [1]) and channels in (1, 3) and h * w > 0):
+    if not (floating and batch in ([], [1]) and channels * h * w > 0) or (w <= 4 and channels > 16):
         got = f"{tuple(picture.shape)} of {picture.dtype}"
-        raise UsageError(f"expected an image (c, h, w) or (1, c, h, w), float, c 1 or 3, got {got}")
+        hint = ": channels come first" if channels > 16 else ""
+        raise UsageError(f"expected an image (c, h, w) or (1, c, h, w), float, got {got}{hint}")
     if isinstance(picture, np.ndarray):  # torch wants it writable, without negative strides, in native byte order
         picture = torch.from_numpy(picture.astype(np.float32))
     image = picture.detach().float().reshape(1, channels, h, w)
@@ -131,4 +157,32 @@ def pixels(picture: Picture) -> Float[Tensor, "1 c h w"]:
         raise UsageError("expected an image with finite pixels, got NaN or infinity")
     if image.min() < 0 or image.max() > 1:
         raise UsageError(f"expected pixels in [0, 1], got {float(image.min()):.4g} to {float(image.max()):.4g}")
-    return image
+    return image, None
+
+
+def _together(found: Sequence[tuple[Tensor, Format | None]]) -> tuple[list[Tensor], Format | None]:
+    """Exemplars of as many channels, floats on one scale; and the format of the first, with that scale and alpha."""
+    images, formats = [image for image, _ in found], [format or Format() for _, format in found]
+    low = min(format.low for format in formats)
+    span = max(format.low + format.range for format in formats) - low
+    if any((format.low, format.range) != (low, span) for format in formats):
+        images = [_rescaled(image, format, low, span) for image, format in zip(images, formats, strict=True)]
+    alpha = any(format.alpha for format in formats)
+    colours = max(image.shape[1] - format.alpha for image, format in zip(images, formats, strict=True))
+    alike = []
+    for image, format in zip(images, formats, strict=True):
+        color = image[:, : image.shape[1] - format.alpha]
+        if color.shape[1] != colours and (color.shape[1], colours) != (1, 3):
+            raise UsageError(f"expected exemplars of as many channels, got {color.shape[1]} and {colours}")
+        opacity = image[:, color.shape[1] :] if format.alpha else torch.ones_like(image[:, :1])
+        color = color.expand(-1, colours, -1, -1)
+        alike.append(torch.cat([color, opacity], dim=1) if alpha else color)
+    first = found[0][1]
+    return alike, first and replace(first, low=low, range=span, alpha=alpha)
+
+
+def _rescaled(image: Tensor, format: Format, low: float, span: float) -> Tensor:
+    """``image`` with colours on the scale ``low``, ``span`` instead of its format's."""
+    colours = image[:, : image.shape[1] - format.alpha].double()
+    mapped = (format.low + format.range * colours - low) / span
+    return torch.cat([mapped.clamp(0, 1).to(image), image[:, colours.shape[1] :]], dim=1)

@@ -1,101 +1,96 @@
 """Reading and writing images.
 
-An image is a float tensor ``(1, c, h, w)`` with pixels in [0, 1]; c is 1 for greyscale and 3 for colour.
+An image is a float tensor ``(1, c, h, w)`` with pixels in [0, 1]; c is 1 for greyscale, 3 for colour, one more with
+alpha, and any number for arrays.
 """
 
 from __future__ import annotations
 
-import io
-import os
 import re
-import stat
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from featot.decode import decode, unreadable
+from featot.encode import EncodeError, encode
 from featot.errors import FeatotError, UsageError
-from featot.files import AnyPath, atomic_write, kind_of, what_is_missing
+from featot.files import AnyPath, atomic_write
+from featot.formats import CONTAINERS, Alpha, Depth, Format, check_alpha, fitting_profile
 
-FORMATS = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".webp": "WEBP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".bmp": "BMP",
-}
-"""The suffixes that can be written, and Pillow's names for their formats."""
-
-_LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}
-_SAVE_OPTIONS: dict[str, dict[str, Any]] = {
-    "JPEG": {"quality": 95, "subsampling": 0},  # 0 is 4:4:4: colour at full resolution
-    "WEBP": {"lossless": True},
-}
+_TOPS = {"uint8": 255, "uint16": 65535}
+_FLOATS: dict[Depth, type[np.floating]] = {"half": np.float16, "float": np.float32}
 
 
 def read_image(path: AnyPath, device: str | torch.device = "cpu") -> Float[Tensor, "1 c h w"]:
-    """The image in ``path`` as float32 ``(1, c, h, w)`` in [0, 1]: c is 1 for greyscale, 3 for anything else.
+    """The image in ``path`` as float32 ``(1, c, h, w)`` in [0, 1], as `read_picture` gives it, alpha laid over white.
 
-    The camera's rotation is applied; of an animation the first frame is read. 16-bit greyscale keeps its
-    16 bits. Real transparency is laid over white, with a warning that says how much there was.
     Raises `UsageError` where there is no such file, or where it is not a whole, readable image.
     """
-    pixels, alpha = _pixels(_decode(_read_bytes(path), path), path)
-    if alpha is not None and (alpha < 1).any():
-        share = f"{100 * (alpha < 1).mean():.3g} % of the pixels are transparent, wholly or partly"
-        warnings.warn(f"{path}: {share}; they are laid over white", UserWarning, stacklevel=2)
-        pixels = pixels * alpha + (1 - alpha)
-    image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32))
-    return image[None].to(device)
+    return _read(path, "white")[0].to(device)
 
 
-def write_image(image: Tensor, path: AnyPath) -> None:
-    """Writes a float image, ``(1, c, h, w)`` or ``(c, h, w)``, clipped to [0, 1] and rounded to 8 bits.
+def read_picture(path: AnyPath, alpha: Alpha = "white") -> tuple[Float[Tensor, "1 c h w"], Format]:
+    """The image in ``path`` as float32 ``(1, c, h, w)`` in [0, 1], and how the file keeps it, to write its like.
 
-    The suffix of ``path`` picks the format (see `FORMATS`); one channel is written as greyscale.
+    PNG, JPEG, WebP, BMP, TIFF, OpenEXR, ``.npy`` arrays ``(h, w)`` or ``(h, w, c)``, and what else Pillow reads; of
+    an animation the first frame. The camera's rotation is applied. Integers are divided by 255 or 65535; floats are
+    taken as they are, but mapped to [0, 1] as `Format` says where some lie outside. No transfer function is applied.
+    ``alpha``: "white" lays real transparency over white, with a warning that says how much there was, "ignore"
+    drops it and leaves the colours, "keep" gives it as the last channel.
+    Raises `UsageError` as `read_image` does.
+    """
+    return _read(path, alpha)
+
+
+def write_image(image: Tensor, path: AnyPath, format: Format | None = None) -> None:
+    """Writes a float image, ``(1, c, h, w)`` or ``(c, h, w)``, clipped to [0, 1], whole or not at all.
+
+    The suffix of ``path`` picks the kind of file (see `featot.formats.CONTAINERS`); two channels are grey with alpha,
+    four colour with alpha where the kind has alpha at all. ``format``: its depth, or the nearest that the file can
+    hold, and the ICC profile where it can hold one (None: 8 bits, or floats in .exr and .npy).
     Raises `UsageError` for another suffix or shape, `FeatotError` for pixels that are NaN or infinite,
     for a size that the format cannot hold, and where `atomic_write` does.
     """
-    file_format = check_image_suffix(path)
     image = _one_image(image.detach())[0].float().cpu()
+    check_image_suffix(path, channels=len(image))
+    container = CONTAINERS[Path(path).suffix.lower()]
     bad = int((~image.isfinite()).sum())
     if bad:
         raise FeatotError(f"cannot write {path}: {bad} of {image.numel()} pixel values are NaN or infinite")
-    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    picture = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    encoded = io.BytesIO()
-    try:
-        picture.save(encoded, file_format, **_SAVE_OPTIONS.get(file_format, {}))
-    except (OSError, ValueError) as error:
-        size = f"{picture.height}x{picture.width}"
-        raise FeatotError(f"cannot write {path}: no {file_format} of {size} pixels ({error})") from error
+    if format is None:
+        format = Format(depth="float" if container.name in ("EXR", "NPY") else "uint8")
+    values = _stored(image.clamp(0, 1).permute(1, 2, 0).numpy(), container.depth(format.depth), format)
     with atomic_write(path) as file:
-        file.write(encoded.getbuffer())
+        try:
+            encode(file, values, container.name, alpha=format.alpha, icc=format.icc)
+        except EncodeError as error:
+            size = "x".join(map(str, image.shape[1:]))
+            raise FeatotError(f"cannot write {path}: no {container.name} of {size} pixels ({error})") from error
 
 
-def check_image_suffix(path: AnyPath, size: tuple[int, int] | None = None) -> str:
-    """Pillow's name of the format that the suffix of ``path`` asks for; `UsageError` unless in `FORMATS`.
+def check_image_suffix(path: AnyPath, size: tuple[int, int] | None = None, channels: int | None = None) -> str:
+    """The name of the format that the suffix of ``path`` asks for; `UsageError` unless in `CONTAINERS`.
 
-    With a ``size``, height and width, also `UsageError` where the format cannot hold as much.
+    With a ``size``, height and width, or a number of ``channels``, also `UsageError` where it cannot hold as much.
     """
     suffix = Path(path).suffix
-    if suffix.lower() not in FORMATS:
+    if suffix.lower() not in CONTAINERS:
         why = f"{suffix!r} is not a known image format" if suffix else "the name has no suffix"
-        raise UsageError(f"cannot write {path}: {why} (choose from: {', '.join(FORMATS)})")
-    file_format = FORMATS[suffix.lower()]
-    most = _LONGEST_SIDE.get(file_format)
-    if size and most and max(size) > most:
-        why = f"a side of {max(size)} pixels is more than the {most} that {file_format} can hold"
+        raise UsageError(f"cannot write {path}: {why} (choose from: {', '.join(CONTAINERS)})")
+    container = CONTAINERS[suffix.lower()]
+    if size and container.longest and max(size) > container.longest:
+        why = f"a side of {max(size)} pixels is more than the {container.longest} that {container.name} can hold"
         raise UsageError(f"cannot write {path}: {why}; expected another format, such as .png")
-    return file_format
+    if channels and container.channels and channels not in container.channels:
+        why = f"{container.name} holds {' or '.join(map(str, container.channels))} channels, not {channels}"
+        others = [s for s, other in CONTAINERS.items() if other.channels is None or channels in other.channels]
+        raise UsageError(f"cannot write {path}: {why} (choose from: {', '.join(others)})")
+    return container.name
 
 
 def side_by_side(images: Sequence[Tensor], gap: int = 8) -> Float[Tensor, "1 c h w"]:
@@ -108,12 +103,14 @@ def side_by_side(images: Sequence[Tensor], gap: int = 8) -> Float[Tensor, "1 c h
         raise UsageError(f"expected at least one image and a gap of at least 0; got {len(images)} and {gap}")
     images = [_one_image(image) for image in images]
     channels, height = (max(image.shape[axis] for image in images) for axis in (1, 2))
+    if any(image.shape[1] not in (1, channels) for image in images):
+        raise UsageError(f"expected images of as many channels, got {[image.shape[1] for image in images]}")
     width = sum(image.shape[3] for image in images) + gap * (len(images) - 1)
     row = images[0].new_ones(1, channels, height, width)
     left = 0
     for image in images:
         h, w = image.shape[2:]
-        row[:, :, :h, left : left + w] = image  # one channel broadcasts to three
+        row[:, :, :h, left : left + w] = image  # one channel broadcasts to all
         left += w + gap
     return row
 
@@ -128,67 +125,70 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def _one_image(image: Tensor) -> Float[Tensor, "1 c h w"]:
-    """``image`` with its batch axis; `UsageError` unless it is one float image of 1 or 3 channels."""
+    """``image`` with its batch axis; `UsageError` unless it is one float image."""
     batch = image[None] if image.ndim == 3 else image
-    fits = batch.ndim == 4 and batch.shape[0] == 1 and batch.shape[1] in (1, 3) and batch.numel() > 0
+    fits = batch.ndim == 4 and batch.shape[0] == 1 and batch.numel() > 0
     if not (fits and batch.is_floating_point()):
         got = f"{tuple(image.shape)} of {image.dtype}"
-        raise UsageError(f"expected one float image, (1, c, h, w) or (c, h, w) with c 1 or 3; got {got}")
+        raise UsageError(f"expected one float image, (1, c, h, w) or (c, h, w); got {got}")
     return batch
 
 
-def _unreadable(path: AnyPath, why: str) -> UsageError:
-    return UsageError(f"cannot read {path}: {why}")
+def _read(path: AnyPath, alpha: Alpha) -> tuple[Float[Tensor, "1 c h w"], Format]:
+    check_alpha(alpha)
+    decoded = decode(path)
+    colours, depth = _values(decoded.values, path)
+    opacity = None
+    if decoded.alpha is not None:
+        colours, opacity = colours[:, :, :-1], colours[:, :, -1:].clip(0, 1)
+        if decoded.alpha == "multiplied" and alpha != "white":
+            colours = np.divide(colours, opacity, out=colours.copy(), where=opacity > 0)
+        if alpha == "white" and (opacity < 1).any():
+            share = f"{100 * (opacity < 1).mean():.3g} % of the pixels are transparent, wholly or partly"
+            warnings.warn(f"{path}: {share}; they are laid over white", UserWarning, stacklevel=3)
+            colours = (colours * opacity if decoded.alpha == "straight" else colours) + (1 - opacity)
+    low, span = _range(colours) if depth in _FLOATS else (0.0, 1.0)
+    if (low, span) != (0, 1):
+        colours = ((colours.astype(np.float64) - low) / span).astype(np.float32)
+    kept = alpha == "keep" and opacity is not None
+    pixels = np.concatenate([colours, opacity], axis=2) if kept and opacity is not None else colours
+    image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32))
+    icc = fitting_profile(decoded.icc, pixels.shape[2])
+    return image[None], Format(depth=depth, low=low, range=span, icc=icc, alpha=kept)
 
 
-def _read_bytes(path: AnyPath) -> bytes:
-    try:
-        mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode):
-            raise _unreadable(path, f"{kind_of(mode)}; expected an image file")
-        return Path(path).read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        raise _unreadable(path, what_is_missing(Path(path))) from None
-    except OSError as error:
-        raise _unreadable(path, f"{error.strerror}; expected a readable image file") from error
+def _values(values: np.ndarray, path: AnyPath) -> tuple[np.ndarray, Depth]:
+    """As float32, integers divided by the greatest of their kind; and the depth that holds them."""
+    if values.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            floats = values.astype(np.float32)
+        bad = floats.size - int(np.isfinite(floats).sum())
+        if bad:
+            what = f"{bad} of {floats.size} values are NaN, or beyond what float32 can hold"
+            raise unreadable(path, f"{what}; expected finite ones")
+        return floats, "half" if values.dtype.itemsize == 2 else "float"
+    if values.dtype.kind == "b":
+        return values.astype(np.float32), "uint8"
+    if values.dtype == np.uint8:
+        return values / np.float32(255), "uint8"
+    low, high = values.min(), values.max()
+    if low < 0 or high > 65535:
+        raise unreadable(path, f"its pixels go from {low} to {high}; expected integers within [0, 65535], or floats")
+    return values.astype(np.float32) / np.float32(65535), "uint16"
 
 
-def _decode(data: bytes, path: AnyPath) -> Image.Image:
-    """The first frame, loaded and upright."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large, but within the limit
-            picture = Image.open(io.BytesIO(data))
-            picture.load()
-            return ImageOps.exif_transpose(picture)
-    except UnidentifiedImageError as error:
-        what = "no known image format, or cut off in its header" if data else "the file is empty"
-        raise _unreadable(path, f"{what} ({len(data)} bytes); expected an image such as PNG or JPEG") from error
-    except Image.DecompressionBombError as error:
-        reason = str(error).split(",")[0]
-        raise _unreadable(path, f"{reason}; expected a smaller image") from error
-    except MemoryError:
-        raise
-    except Exception as error:  # a decoder that meets damaged data may raise anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise _unreadable(path, f"truncated or damaged ({reason}); expected a whole image") from error
+def _range(values: np.ndarray) -> tuple[float, float]:
+    """The least value and how far the greatest is above it; (0, 1) where none leaves [0, 1]."""
+    low, high = float(values.min()), float(values.max())
+    return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high - low or 1.0)
 
 
-def _pixels(picture: Image.Image, path: AnyPath) -> tuple[np.ndarray, np.ndarray | None]:
-    """Pixels ``(h, w, c)`` and opacity ``(h, w, 1)`` (None: opaque throughout), both in [0, 1]."""
-    if picture.mode == "F" or picture.mode.startswith("I"):  # float, or integers of more than 8 bits
-        values = np.asarray(picture)[:, :, None]
-        top = 1 if picture.mode == "F" else 65535
-        nans = int(np.isnan(values).sum())
-        if nans:
-            raise _unreadable(path, f"{nans} of {values.size} pixels are NaN; expected all within [0, {top}]")
-        low, high = values.min(), values.max()
-        if low < 0 or high > top:
-            raise _unreadable(path, f"its pixels go from {low} to {high}; expected all within [0, {top}]")
-        invisible = picture.info.get("transparency")  # PNG: the one grey level that is transparent
-        return values / np.float32(top), None if invisible is None else values != invisible
-    mode = "L" if picture.mode in ("1", "L", "LA", "La") else "RGB"
-    transparent = picture.has_transparency_data
-    values = np.asarray(picture.convert(mode + "A" if transparent else mode), dtype=np.float32) / 255
-    values = values.reshape(picture.height, picture.width, -1)
-    return (values[:, :, :-1], values[:, :, -1:]) if transparent else (values, None)
+def _stored(values: np.ndarray, depth: Depth, format: Format) -> np.ndarray:
+    """Pixels ``(h, w, c)`` in [0, 1] as a file of this depth stores them."""
+    if depth in _TOPS:
+        return (values * np.float32(_TOPS[depth])).round().astype(depth)
+    if (format.low, format.range) != (0, 1):
+        colours = values[:, :, : values.shape[2] - format.alpha]
+        mapped = format.low + format.range * colours.astype(np.float64)
+        values = np.concatenate([mapped, values[:, :, colours.shape[2] :]], axis=2)
+    return values.astype(_FLOATS[depth])

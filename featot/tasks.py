@@ -21,6 +21,7 @@ from featot import provenance
 from featot.errors import FeatotError, UsageError, unknown_name
 from featot.exemplars import Picture, Pictures, Sources, check_augment
 from featot.files import AnyPath, write_text
+from featot.formats import Alpha, Format
 from featot.images import write_image
 from featot.interfaces import Size
 from featot.match import Callback, OptimizerName, Record, match
@@ -106,21 +107,24 @@ class Synthesis:
     """A finished, or interrupted, synthesis.
 
     ``image``: ``(1, c, h, w)`` in [0, 1] on the CPU; ``history``: one `Record` a step; ``record``: what the
-    sidecar JSON says: settings with every option, versions, device, timings, the loss curve.
+    sidecar JSON says: settings with every option, versions, device, timings, the loss curve. ``format``: the first
+    exemplar's, if it was a file.
     """
 
     image: Float[Tensor, "1 c h w"]
     history: list[Record] = field(repr=False)
     interrupted: bool
     record: dict[str, Any] = field(repr=False)
+    format: Format | None = None
 
     def save(self, path: AnyPath) -> Path:
         """Writes the image to ``path``, and the record beside it with the suffix .json; returns the latter's path.
 
+        The first exemplar's depth and ICC profile are kept where the suffix can hold them.
         Raises `featot.UsageError` for an unknown suffix or an impossible place, `featot.FeatotError` where
         writing fails; whatever was there is then still whole.
         """
-        write_image(self.image, path)
+        write_image(self.image, path, self.format)
         sidecar = Path(path).with_suffix(".json")
         write_text(sidecar, json.dumps(self.record, indent=1) + "\n")
         return sidecar
@@ -133,15 +137,16 @@ def synthesize(
     mask: Picture | None = None,
     guide: Picture | None = None,
     exemplar_guide: Picture | None = None,
+    alpha: Alpha = "white",
     callback: Callback | None = None,
     registry: Registry | None = None,
     **changes: Any,
 ) -> Synthesis:
     """Makes an image whose features are distributed like the exemplar's (Houdard et al. 2021, Alg. 1).
 
-    ``exemplar``: a file, or pixels ``(c, h, w)`` or ``(1, c, h, w)`` in [0, 1], c being 1 or 3; or a list of these,
-    whose features are pooled. ``mask``, ``guide``, ``exemplar_guide``: see `featot.exemplars.Sources`; the result has
-    the size of the guide.
+    ``exemplar``: a file, or pixels ``(c, h, w)`` or ``(1, c, h, w)`` in [0, 1]; or a list of these, whose
+    features are pooled. ``mask``, ``guide``, ``exemplar_guide``, ``alpha``: see `featot.exemplars.Sources`; the
+    result has the size of the guide.
     ``settings``, and any of their fields by name: ``synthesize("a.png", size=(512, 512), seed=3)``. ``features``,
     ``param`` and ``loss`` may also be objects: an extractor, a parametrization, a function
     ``(target, generator) -> Loss``. ``callback``: called after each step with a `featot.match.MatchState`.
@@ -150,12 +155,12 @@ def synthesize(
     Raises `featot.UsageError` for settings that make no sense, `featot.FeatotError` where the run fails.
     """
     exemplars: list[Any] = list(exemplar) if isinstance(exemplar, list | tuple) else [exemplar]
-    sources = Sources(exemplars=exemplars, mask=mask, guide=guide, exemplar_guide=exemplar_guide)
+    sources = Sources(exemplars=exemplars, mask=mask, guide=guide, exemplar_guide=exemplar_guide, alpha=alpha)
     return next(synthesize_each(sources, settings, [None], callback=callback, registry=registry, **changes))
 
 
 def synthesize_each(
-    sources: Sources,
+    sources: Sources | Pictures,
     settings: SynthesisSettings | None = None,
     seeds: Iterable[int | None] = (None,),
     *,
@@ -185,13 +190,13 @@ def synthesize_each(
         objects=objects,
     )
     device = find_device(settings.device)
-    pictures = sources.read()
+    pictures = sources if isinstance(sources, Pictures) else sources.read()
     size = _result_size(settings.size, pictures)
     check_levels(settings.levels, pictures.smallest)
     levels = count_levels(size, pictures.smallest) if settings.levels is None else settings.levels
     margins = [0 if wraps else _MARGIN * 2 ** (levels - 1) for wraps in settings.wraps]
     torus = size[0] + margins[0], size[1] + margins[1]
-    _check_memory(torus, pictures.exemplars[0].shape[1])
+    _check_memory(torus, pictures.channels)
     with _memory_errors(size):
         images, masks = pictures.varied(settings.augment)
         images = [image.to(device) for image in images]
@@ -247,7 +252,13 @@ def synthesize_each(
             "history": [dataclasses.asdict(line) for line in result.history],
         }
         image = result.image[:, :, : size[0], : size[1]].cpu()
-        yield Synthesis(image=image, history=result.history, interrupted=result.interrupted, record=record)
+        yield Synthesis(
+            image=image,
+            history=result.history,
+            interrupted=result.interrupted,
+            record=record,
+            format=pictures.format,
+        )
         if result.interrupted:
             return
         start = time.perf_counter()

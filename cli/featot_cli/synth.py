@@ -39,6 +39,11 @@ from featot_cli.main import LazyRegistry, pass_registry
 @click.option("--exemplar-mask", metavar="FILE", help="Learn only from where this image is white.")
 @click.option("--guide", metavar="FILE", help="A map of the result, in the colours of --exemplar-guide, to follow.")
 @click.option("--exemplar-guide", metavar="FILE", help="The same map for EXEMPLAR: what lies where.")
+@click.option(
+    "--alpha",
+    metavar="WHAT",
+    help="Transparency of EXEMPLAR: laid over white, dropped (ignore) or synthesised (keep).  [default: white]",
+)
 @problem_options
 @loop_options
 @click.option("--from-json", metavar="FILE", help="Repeat the run that this sidecar records, bit for bit.")
@@ -57,6 +62,7 @@ def synth(
     exemplar_mask: str | None,
     guide: str | None,
     exemplar_guide: str | None,
+    alpha: Any,
     show_tiled: bool,
     from_json: str | None,
     preview: bool,
@@ -80,7 +86,7 @@ def synth(
     """
     # Imported here, with torch: --help does not wait for it.
     from featot.exemplars import Sources
-    from featot.images import write_image
+    from featot.images import check_image_suffix, write_image
     from featot.tasks import synthesize_each
     from featot_cli.progress import preview_file, progress_bar
 
@@ -90,12 +96,12 @@ def synth(
         changes["options"] = options
     maps = {"mask": exemplar_mask, "guide": guide, "exemplar_guide": exemplar_guide}
     if from_json is not None:
-        several = {"count": count, "seeds": seeds, "exemplar_mask": exemplar_mask, "guide": guide}
+        several = {"count": count, "seeds": seeds, "exemplar_mask": exemplar_mask, "guide": guide, "alpha": alpha}
         changes |= {name: value for name, value in several.items() if value is not None}
         sources, settings = _recorded(from_json, exemplars, changes)
     elif exemplars:
         settings = synthesis_settings(changes)
-        sources = Sources(exemplars=exemplars, **maps)
+        sources = Sources(exemplars=exemplars, **maps, alpha=alpha or "white")
     else:
         raise UsageError("which image? Expected an EXEMPLAR, as in: featot synth bricks.png")
     chosen = _seeds(count, seeds, changes)
@@ -107,6 +113,9 @@ def synth(
     _check_outputs(
         [*paths, *tiled, *([growing] if growing else [])], [p.with_suffix(".json") for p in paths], inputs, settings
     )
+    pictures = sources.read()
+    for file in (path, *([growing] if growing else [])):
+        check_image_suffix(file, channels=pictures.channels)
 
     with progress_bar(quiet=quiet or as_json) as show, preview_file(growing) as grow:
 
@@ -114,12 +123,12 @@ def synth(
             show(state)
             grow(state)
 
-        results = synthesize_each(sources, settings, chosen or [None], callback=callback, registry=lazy.registry)
+        results = synthesize_each(pictures, settings, chosen or [None], callback=callback, registry=lazy.registry)
         for number, result in enumerate(results):
             file = paths[number]
             result.save(file)
             if show_tiled:
-                write_image(result.image.repeat(1, 1, 2, 2), tiled[number])
+                write_image(result.image.repeat(1, 1, 2, 2), tiled[number], result.format)
             if as_json:
                 click.echo(json.dumps(result.record))
             elif not quiet and not result.interrupted:
@@ -190,6 +199,7 @@ def _recorded(from_json: str, exemplars: tuple[str, ...], changes: dict[str, Any
     was = [record["exemplar"], *record.get("more_exemplars", [])]
     if exemplars and len(exemplars) != len(was):
         raise UsageError(f"the run in {from_json} had {len(was)} exemplars, got {len(exemplars)}")
+    alpha = record.get("alpha", "white")
     given: dict[Any, str] = dict(enumerate(exemplars))
     maps = {name: record[name] for name in ("mask", "guide", "exemplar_guide") if record.get(name)}
     found: dict[Any, str] = {}
@@ -203,10 +213,10 @@ def _recorded(from_json: str, exemplars: tuple[str, ...], changes: dict[str, Any
         found[key] = path
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # told when it is read for the run
-            image = pixels(path)
+            image = pixels(path, alpha if isinstance(key, int) else "white")
         if key == "mask":
             image = (image.amax(1, keepdim=True) > 0.5).float()
-        if picture["shape"][1] == 3:  # a grey one beside coloured ones
+        if picture["shape"][1] == 3 and image.shape[1] == 1:  # a grey guide beside a coloured one
             image = image.expand(-1, 3, -1, -1)
         if fingerprint(image) != picture["sha256"]:
             warnings.warn(f"{path} has changed since the run in {from_json}: the image will differ", stacklevel=1)
@@ -215,5 +225,7 @@ def _recorded(from_json: str, exemplars: tuple[str, ...], changes: dict[str, Any
         warnings.warn(f"the run in {from_json} was interrupted; this one goes to its end", stacklevel=1)
     for difference in differences(record, device):
         warnings.warn(f"{difference} since the run in {from_json}: the image may differ", stacklevel=1)
-    sources = Sources(exemplars=[found[i] for i in range(len(was))], **{name: found[name] for name in maps})
+    sources = Sources(
+        exemplars=[found[i] for i in range(len(was))], **{name: found[name] for name in maps}, alpha=alpha
+    )
     return sources, settings

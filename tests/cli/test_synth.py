@@ -136,7 +136,7 @@ REFUSED = {
     "truncated image": (a_truncated_png, "truncated or damaged"),
     "smaller than a patch": (lambda folder: save(folder / "tiny.png", RGB[:3, :3]), "too small for its features"),
     "one pixel": (lambda folder: save(folder / "tiny.png", RGB[:1, :1]), "too small for its features"),
-    "NaN in a float image": (a_nan, "1 of 1024 pixels are NaN"),
+    "NaN in a float image": (a_nan, "1 of 1024 values are NaN"),
     # Numbers.
     "empty size": (exemplar_and("--size", "0x5"), "bad size '0x5': sizes are HxW"),
     "negative size": (exemplar_and("--size", "-5x5"), "bad size '-5x5'"),
@@ -346,8 +346,8 @@ ACCEPTED = {  # what makes the exemplar, the mode and the size (w, h) of the res
     "jpeg": (lambda folder: save(folder / "a.jpg"), "RGB", (40, 32), None),
     "grey": (lambda folder: save(folder / "a.png", RGB[:, :, 0]), "L", (40, 32), None),
     "palette": (lambda folder: save(folder / "a.png", Image.fromarray(RGB).quantize(8)), "RGB", (40, 32), None),
-    "16 bits": (lambda folder: save(folder / "a.png", DEEP), "L", (40, 32), None),
-    "float": (lambda folder: save(folder / "a.tif", (DEEP / 65535).astype(np.float32)), "L", (40, 32), None),
+    "16 bits": (lambda folder: save(folder / "a.png", DEEP), "I;16", (40, 32), None),
+    "float": (lambda folder: save(folder / "a.tif", (DEEP / 65535).astype(np.float32)), "I;16", (40, 32), None),
     "camera turned": (lambda folder: rotated(folder / "a.jpg"), "RGB", (32, 40), None),
     "alpha": (
         lambda folder: save(folder / "a.png", with_alpha(RGB)),
@@ -376,7 +376,7 @@ def test_every_kind_of_exemplar(case, synth, tmp_path):
         assert err == ""
     with Image.open(tmp_path / "out.png") as picture:
         assert (picture.mode, picture.size) == (mode, size)
-        pixels = np.asarray(picture, dtype=float)
+        pixels = np.asarray(picture, dtype=float) / (257 if mode == "I;16" else 1)
     with Image.open(exemplar) as picture:
         values = np.asarray(picture.convert("RGB") if mode == "RGB" else picture, dtype=float)
     scale = {"16 bits": 255 / 65535, "float": 255.0}.get(case, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
@@ -121,3 +122,47 @@ def test_from_json_goes_with_no_count(synth):
     code, _, err = synth("--from-json", "o.json", "--count", 2, fast=False)
     assert code == 2
     assert "it cannot go with --count" in err
+
+
+def _clear(path, dtype=np.uint8):
+    """An exemplar of two colours, every second column half transparent."""
+    values = np.random.default_rng(1).integers(0, np.iinfo(dtype).max, (24, 28, 4), dtype=dtype)
+    values[:, ::2, 3] = np.iinfo(dtype).max // 2
+    Path(path).write_bytes(imagecodecs.png_encode(values))
+
+
+@pytest.mark.parametrize(("alpha", "channels"), [("white", 3), ("ignore", 3), ("keep", 4)])
+def test_alpha_by_choice_and_again_bit_for_bit(synth, alpha, channels):
+    _clear("clear.png", np.uint16)
+    code, _, err = synth("clear.png", "-o", "x.png", "--alpha", alpha, "--show-tiled")
+    assert (code, "laid over white" in err) == (0, alpha == "white")
+    record = json.loads(Path("x.json").read_text())
+    assert (record["alpha"], record["output"]["depth"]) == (alpha, "uint16")
+    assert record["output"]["alpha"] == (alpha == "keep")
+    pixels = imagecodecs.png_decode(Path("x.png").read_bytes())
+    assert (pixels.shape, pixels.dtype) == ((24, 28, channels), np.uint16)
+    assert imagecodecs.png_decode(Path("x_tiled.png").read_bytes()).dtype == np.uint16
+    code, _, err = synth("--from-json", "x.json", "-o", "y.png", fast=False)
+    assert (code, "has changed" in err) == (0, False)
+    assert Path("x.png").read_bytes() == Path("y.png").read_bytes()
+
+
+def test_alpha_that_the_output_cannot_hold_is_refused_before_the_run(synth, tmp_path):
+    _clear("clear.png")
+    before = sorted(tmp_path.iterdir())
+    code, out, err = synth("clear.png", "-o", "x.jpg", "--alpha", "keep")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "JPEG holds 1 or 3 channels, not 4 (choose from: .png" in err
+    code, _, err = synth("clear.png", "-o", "x.png", "--alpha", "kep")
+    assert (code, "did you mean 'keep'?" in err) == (2, True)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_from_json_after_the_exemplar_got_or_lost_its_alpha(synth):
+    _clear("clear.png")
+    assert synth("clear.png", "-o", "x.png", "--alpha", "keep")[0] == 0
+    Path("clear.png").write_bytes(Path("a.png").read_bytes())
+    code, _, err = synth("--from-json", "x.json", "-o", "y.png", fast=False)
+    assert (code, "clear.png has changed" in err) == (0, True)
+    code, _, err = synth("--from-json", "x.json", "--alpha", "white", fast=False)
+    assert (code, "cannot go with --alpha" in err) == (2, True)
