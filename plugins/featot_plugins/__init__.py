@@ -14,6 +14,8 @@ from featot_plugins.options import (
     PatchesOptions,
     PyramidOptions,
     SlicedOptions,
+    TexnetLiteOptions,
+    TexnetOptions,
 )
 
 
@@ -32,7 +34,16 @@ def featot_register_extractors() -> list[Plugin]:
 
 @hookimpl
 def featot_register_parametrizations() -> list[Plugin]:
-    return [Plugin("image", "featot_plugins.image:Image", "free pixels on a torus: the result tiles", ImageOptions)]
+    return [
+        Plugin("image", "featot_plugins.image:Image", "free pixels on a torus: the result tiles", ImageOptions),
+        Plugin("texnet", "featot_plugins.texnet:Texnet", "a multiscale generator network, the paper's", TexnetOptions),
+        Plugin(
+            "texnet_lite",
+            "featot_plugins.texnet:TexnetLite",
+            "a generator network of our own, with fewer operations",
+            TexnetLiteOptions,
+        ),
+    ]
 
 
 @hookimpl
@@ -44,6 +55,8 @@ def featot_register_losses() -> list[Plugin]:
             "featot_plugins.sliced:SlicedLoss",
             "sliced optimal transport: contrast and grain, beside 'ot'",
             SlicedOptions,
+    TexnetLiteOptions,
+    TexnetOptions,
         ),
     ]
 
