@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from featot.errors import FeatotError, UsageError
     from featot.hookspecs import hookimpl
     from featot.images import read_image, write_image
-    from featot.interfaces import FeatureExtractor, Loss, LossValue, Metric, Parametrization
+    from featot.interfaces import (
+        FeatureExtractor,
+        FrozenGenerator,
+        Generator,
+        Loss,
+        LossValue,
+        Metric,
+        Parametrization,
+    )
+    from featot.models import Model, load_model, save_model
     from featot.options import option
     from featot.plugins import Plugin
     from featot.tasks import Synthesis, SynthesisSettings, synthesize
@@ -30,10 +39,15 @@ _HOME = {
     "read_image": "images",
     "write_image": "images",
     "FeatureExtractor": "interfaces",
+    "FrozenGenerator": "interfaces",
+    "Generator": "interfaces",
     "Loss": "interfaces",
     "LossValue": "interfaces",
     "Metric": "interfaces",
     "Parametrization": "interfaces",
+    "Model": "models",
+    "load_model": "models",
+    "save_model": "models",
     "option": "options",
     "Plugin": "plugins",
     "Synthesis": "tasks",
@@ -44,9 +58,12 @@ _HOME = {
 __all__ = [
     "FeatotError",
     "FeatureExtractor",
+    "FrozenGenerator",
+    "Generator",
     "Loss",
     "LossValue",
     "Metric",
+    "Model",
     "Parametrization",
     "Plugin",
     "Synthesis",
@@ -54,8 +71,10 @@ __all__ = [
     "UsageError",
     "__version__",
     "hookimpl",
+    "load_model",
     "option",
     "read_image",
+    "save_model",
     "synthesize",
     "write_image",
 ]

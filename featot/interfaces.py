@@ -126,6 +126,9 @@ class Parametrization(ABC):
 class FrozenGenerator(nn.Module, ABC):
     """A trained generator made ready for sampling: pixels are a pure function of weights, noise and coordinates."""
 
+    channels: int
+    """Of the images: 1 or 3."""
+
     stride: int
     """Pixels between two cells of the coarsest noise."""
 

@@ -20,6 +20,8 @@ from featot.plugins import PluginProblem, Registry, load_registry
 # Named, not imported: `featot --help` loads no torch.
 _COMMANDS = {
     "synth": ("featot_cli.synth:synth", "Synthesise a texture from an exemplar image."),
+    "sample": ("featot_cli.sample:sample", "Make images of any size with a trained model."),
+    "export": ("featot_cli.sample:export", "Write a trained model as an ONNX graph."),
     "plugins": ("featot_cli.plugins:plugins", "List the plugins: owner, version, summary, options."),
 }
 

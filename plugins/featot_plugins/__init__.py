@@ -36,7 +36,9 @@ def featot_register_extractors() -> list[Plugin]:
 def featot_register_parametrizations() -> list[Plugin]:
     return [
         Plugin("image", "featot_plugins.image:Image", "free pixels on a torus: the result tiles", ImageOptions),
-        Plugin("texnet", "featot_plugins.texnet:Texnet", "a multiscale generator network, the paper's", TexnetOptions),
+        Plugin(
+            "texnet", "featot_plugins.texnet:Texnet", "a multiscale generator network, the paper's", TexnetOptions
+        ),
         Plugin(
             "texnet_lite",
             "featot_plugins.texnet:TexnetLite",
@@ -55,8 +57,6 @@ def featot_register_losses() -> list[Plugin]:
             "featot_plugins.sliced:SlicedLoss",
             "sliced optimal transport: contrast and grain, beside 'ot'",
             SlicedOptions,
-    TexnetLiteOptions,
-    TexnetOptions,
         ),
     ]
 

@@ -60,9 +60,13 @@ class Lite(Network):
 
     def __init__(self, channels: int, options: TexnetLiteOptions) -> None:
         scales, width = options.scales, options.width
-        super().__init__([_LITE_NOISE] * (scales - 1) + [width], [0] * (scales - 1) + [2], [1] + [2] * (scales - 2) + [0])
+        super().__init__(
+            [_LITE_NOISE] * (scales - 1) + [width], [0] * (scales - 1) + [2], [1] + [2] * (scales - 2) + [0]
+        )
         widths = [_LITE_FINEST, width] + [2 * width] * (scales - 2)
-        self.strengths = nn.ModuleList(nn.Conv2d(_LITE_NOISE, before, 1, bias=False) for before in [_LITE_FINEST, *widths[2:]])
+        self.strengths = nn.ModuleList(
+            nn.Conv2d(_LITE_NOISE, before, 1, bias=False) for before in [_LITE_FINEST, *widths[2:]]
+        )
         below = zip(widths[1:], [*widths[2:], width], strict=True)
         self.blocks = nn.ModuleList(Block([before, width, width], [3, 3]) for width, before in below)
         self.split = nn.Conv2d(width, 4 * _LITE_FINEST, 1)

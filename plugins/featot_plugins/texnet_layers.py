@@ -123,6 +123,8 @@ class Network(nn.Module, ABC):
     scale, and those that follow once it has met what comes from below.
     """
 
+    colors: nn.Conv2d
+
     def __init__(self, noise: Sequence[int], before: Sequence[int], after: Sequence[int]) -> None:
         super().__init__()
         self.noise, self.before, self.after = noise, before, after
@@ -144,6 +146,7 @@ class Frozen(FrozenGenerator):
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network.requires_grad_(False).eval()
+        self.channels = network.colors.out_channels
         self.stride = 2 ** (len(network.noise) - 1)
 
     @torch.no_grad()
