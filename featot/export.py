@@ -18,10 +18,10 @@ _NEEDED = ("onnx", "onnxscript")
 def export_onnx(generator: FrozenGenerator, path: AnyPath) -> None:
     """Writes the network without its noise: whole or not at all.
 
-    Inputs ``noise0``, ``noise1``, … from fine to coarse, float32 ``(1, ·, h/2^s + 2m, w/2^s + 2m)`` uniform in [0, 1),
-    where ``h`` and ``w`` are multiples of `FrozenGenerator.stride` and m is the scale's margin; output ``image``
-    ``(1, c, h, w)``, not clipped. Where the noise is wrapped round by its margins, the image tiles.
-    Raises `featot.FeatotError` where the packages of the extra ``onnx`` are missing, or the network cannot be exported.
+    Inputs ``noise0``, ``noise1``, … from fine to coarse, float32 ``(1, ·, h/2^s + 2m, w/2^s + 2m)``, uniform in
+    [0, 1), where ``h`` and ``w`` are multiples of `FrozenGenerator.stride` and m is the scale's margin; output
+    ``image`` ``(1, c, h, w)``, not clipped. Where the noise is wrapped round by its margins, the image tiles.
+    Raises `featot.FeatotError` where packages of the extra ``onnx`` are missing or the network cannot be exported.
     """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:

@@ -98,8 +98,8 @@ def _read(path: AnyPath) -> tuple[dict[str, Any], dict[str, Tensor]]:
             raise _unreadable(path, f"it is a pickle (.pth), which may run anything and is never loaded; {_EXPECTED}")
         with safe_open(str(path), framework="pt") as opened:
             metadata = opened.metadata() or {}
-            header = _header(path, metadata)
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118: no dictionary
+            header, names = _header(path, metadata), opened.keys()
+            tensors = {name: opened.get_tensor(name) for name in names}
     except (FileNotFoundError, NotADirectoryError):
         raise _unreadable(path, what_is_missing(Path(path))) from None
     except OSError as error:

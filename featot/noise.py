@@ -16,9 +16,9 @@ _ROWS, _COLUMNS = 0, 1
 class NoiseField:
     """Independent uniform noise in [0, 1) on a pyramid of grids; a cell of scale s covers 2^s × 2^s pixels.
 
-    ``seed``: from 0 on, below 2^63. ``period``: height and width after which the plane repeats, in pixels, each None
-    where it does not (then it does after 2^32 cells); where a period is no multiple of 2^s, the last cell of scale s in
-    it is cut off. A value depends on seed, scale, channel, row and column alone, and is the same on every device.
+    ``seed``: from 0 on, below 2^63. ``period``: height and width after which the plane repeats, in pixels, each
+    None where it does not (then it does after 2^32 cells); where a period is no multiple of 2^s, the last cell of
+    scale s in it is cut off. A value depends on seed, scale, channel, row and column alone, not on the device.
     Raises `featot.UsageError` for another seed or period.
     """
 
@@ -48,8 +48,8 @@ class NoiseField:
         return (bits.float().mul_(2.0**-24))[None]
 
     def parents(self, scale: int, axis: int, cells: range) -> tuple[range, slice | Int[Tensor, " n"]]:
-        """The cells of ``scale + 1`` that these of ``scale`` lie in, along ``axis`` (0 goes down), and where among the
-        halves of those they are: an index to take out of what was made twice as long."""
+        """The cells of ``scale + 1`` that these of ``scale`` lie in, along ``axis`` (0 goes down), and where they are
+        among the halves of those: an index to take out of what was made twice as long."""
         fine, coarse = self._cells(scale, axis), self._cells(scale + 1, axis)
         if fine is None or coarse is None or fine == 2 * coarse:
             found = range(cells.start >> 1, ((cells.stop - 1) >> 1) + 1)
@@ -88,7 +88,7 @@ def _splitmix(state: int) -> int:
 
 
 def _mix(x: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
-    """Scrambles 32-bit words in place ("lowbias32", Wellons 2018); products wrap, shifts bring in zeros by the mask."""
+    """Scrambles 32-bit words in place ("lowbias32", Wellons 2018); the masks make the shifts bring in zeros."""
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B - _WORD)):
         x.bitwise_xor_((x >> shift).bitwise_and_(_WORD // 2**shift - 1)).mul_(factor)
     return x.bitwise_xor_((x >> 16).bitwise_and_(0xFFFF))

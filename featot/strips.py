@@ -21,8 +21,8 @@ _PNG_EFFORT = 1  # of zlib, 0 to 9: higher costs a multiple of the sampling for 
 def write_strips(path: AnyPath, strips: Iterable[Float[Tensor, "1 c _ w"]], size: Size, channels: int) -> None:
     """Writes float pixels in [0, 1], clipped, as 8 bits; the suffix of ``path`` picks the format.
 
-    ``strips``: from top to bottom, ``size`` in all; equally high but for the last. TIFF (BigTIFF where it must be) and
-    PNG are written as they come; any other format needs memory for the whole image.
+    ``strips``: from top to bottom, ``size`` in all; equally high but for the last. TIFF (BigTIFF where it must be)
+    and PNG are written as they come; any other format needs memory for the whole image.
     The file is whole or untouched. Raises what `featot.images.write_image` raises.
     """
     file_format = check_image_suffix(path, size)

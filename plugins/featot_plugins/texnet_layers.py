@@ -170,7 +170,7 @@ class Frozen(FrozenGenerator):
         return image
 
     def _reach(self, noise: NoiseField, axis: int, cells: range) -> tuple[list[range], list[Index]]:
-        """The noise that pixels depend on, at each scale, and where the finer cells lie in the enlarged coarser ones."""
+        """The noise that pixels depend on, at each scale, and where its cells lie in the next one enlarged."""
         needed, index = [], []
         last = len(self.network.noise) - 1
         for scale, (before, after) in enumerate(zip(self.network.before, self.network.after, strict=True)):
