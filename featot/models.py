@@ -120,8 +120,9 @@ def _header(path: AnyPath, metadata: Mapping[str, str]) -> dict[str, Any]:
     except ValueError:
         header = None
     number = header.get("format") if isinstance(header, dict) else None
-    if isinstance(number, int) and number > FORMAT:
-        made = header.get("versions", {}).get("featot", "?")
+    if isinstance(header, dict) and isinstance(number, int) and number > FORMAT:
+        library = header.get("versions")
+        made = library.get("featot", "?") if isinstance(library, dict) else "?"
         why = f"its format is {number}, made by featot {made}; this featot reads formats up to {FORMAT}"
         raise _unreadable(path, f"{why}: install a newer one")
     if number != FORMAT:

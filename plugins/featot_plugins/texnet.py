@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from featot_plugins.options import TexnetLiteOptions, TexnetOptions
 from featot_plugins.texnet_layers import SLOPE, Block, Frozen, Network, Space, Torus, fold_after, fold_before
 
 _DRAWS = 8  # images whose statistics `calibrate` averages
-_LITE_NOISE, _LITE_FINEST = 2, 8  # channels: of the noise at a scale, of what the last convolution sees
+_LITE_NOISE, _LITE_FINEST = 3, 8  # channels: of the noise at a scale, of what the last convolution sees
 
 
 class Pyramid(Network):
@@ -45,46 +46,50 @@ class Pyramid(Network):
 
     def fold(self) -> None:
         super().fold()
-        for i, join in enumerate(self.joins):
-            norm = self.norms[i]
-            if isinstance(norm, nn.BatchNorm2d):
-                fold_before(norm, join.units[0].conv)
+        for i, (norm, join) in enumerate(zip(self.norms, self.joins, strict=True)):
+            if isinstance(norm, nn.BatchNorm2d) and isinstance(join, Block):
+                fold_before(norm, join.first())
                 self.norms[i] = nn.Identity()
 
 
 class Lite(Network):
-    """Most work at coarse scales; noise is added, each channel with strengths of its own; a pixel shuffle at the end.
+    """Most work at coarse scales; noise is added, each channel with strengths of its own.
 
-    At full resolution there are but one normalisation and one 3×3 convolution, on few channels.
+    At full resolution there is but one 3×3 convolution, on few channels.
     """
 
     def __init__(self, channels: int, options: TexnetLiteOptions) -> None:
         scales, width = options.scales, options.width
-        super().__init__(
-            [_LITE_NOISE] * (scales - 1) + [width], [0] * (scales - 1) + [2], [1] + [2] * (scales - 2) + [0]
-        )
+        before, after = [0] * (scales - 1) + [2], [1] + [2] * (scales - 2) + [0]
+        super().__init__([_LITE_NOISE] * (scales - 1) + [width], before, after)
         widths = [_LITE_FINEST, width] + [2 * width] * (scales - 2)
+        below = [*widths[2:], width]  # channels that come into the block of each scale, from 1 on
+        self.blocks = nn.ModuleList(Block([come, go, go], [3, 3]) for come, go in zip(below, widths[1:], strict=True))
         self.strengths = nn.ModuleList(
-            nn.Conv2d(_LITE_NOISE, before, 1, bias=False) for before in [_LITE_FINEST, *widths[2:]]
+            nn.Conv2d(_LITE_NOISE, met, 1, bias=False) for met in [_LITE_FINEST, *below[:-1]]
         )
-        below = zip(widths[1:], [*widths[2:], width], strict=True)
-        self.blocks = nn.ModuleList(Block([before, width, width], [3, 3]) for width, before in below)
-        self.split = nn.Conv2d(width, 4 * _LITE_FINEST, 1)
+        self.narrow = nn.Conv2d(width, _LITE_FINEST, 1)
         self.norm: nn.Module = nn.BatchNorm2d(_LITE_FINEST)
-        self.colors = nn.Conv2d(_LITE_FINEST, channels, 3)
+        self.finest = Block([_LITE_FINEST, _LITE_FINEST], [3])
+        self.colors = nn.Conv2d(_LITE_FINEST, channels, 1)
 
     def forward(self, noise: Sequence[Tensor], space: Space) -> Float[Tensor, "b c h w"]:
         x: Tensor = self.blocks[-1](noise[-1], space)
-        for scale in range(len(noise) - 2, 0, -1):
-            grown = space.crop(F.interpolate(x, scale_factor=2.0, mode="nearest"), scale)
-            x = self.blocks[scale - 1](grown + self.strengths[scale](noise[scale]), space)
-        x = space.crop(F.pixel_shuffle(self.split(x), 2), 0) + self.strengths[0](noise[0])
-        return self.colors(space.pad(F.leaky_relu_(self.norm(x), SLOPE)))  # type: ignore[no-any-return]
+        for scale in range(len(noise) - 2, -1, -1):
+            if scale == 0:
+                x = self.narrow(x)
+            x = space.crop(F.interpolate(x, scale_factor=2.0, mode="nearest"), scale) + self.strengths[scale](
+                noise[scale]
+            )
+            if scale > 0:
+                x = self.blocks[scale - 1](x, space)
+        return self.colors(self.finest(F.leaky_relu_(self.norm(x), SLOPE), space))  # type: ignore[no-any-return]
 
     def fold(self) -> None:
         super().fold()
-        if isinstance(self.norm, nn.BatchNorm2d):
-            fold_after(self.norm, self.split, self.strengths[0])
+        added = self.strengths[0]
+        if isinstance(self.norm, nn.BatchNorm2d) and isinstance(added, nn.Conv2d):
+            fold_after(self.norm, self.narrow, added)
             self.norm = nn.Identity()
 
 
@@ -92,7 +97,6 @@ class _Texnet(Generator):
     """What the networks have in common: they learn on a torus, with fresh noise for every image."""
 
     boundary = "periodic"
-    network: ClassVar[type[Network]]
 
     def __init__(self, options: Any) -> None:
         super().__init__(options)
@@ -100,7 +104,7 @@ class _Texnet(Generator):
 
     def initialize(self, exemplar: Float[Tensor, "1 c h w"], size: Size, generator: torch.Generator) -> None:
         self._check(size)
-        self.net = net = self.network(exemplar.shape[1], self.options)
+        self.net = net = self._network(exemplar.shape[1])
         colors = exemplar[0].flatten(1).cpu()
         with torch.no_grad():
             for module in net.modules():
@@ -115,6 +119,7 @@ class _Texnet(Generator):
             colors = exemplar[0].flatten(1)
             gain = colors.std(1, correction=0) / made.std(1, correction=0).clamp(min=1e-6)
             net.colors.weight.mul_(gain[:, None, None, None])
+            assert net.colors.bias is not None
             net.colors.bias.copy_(colors.mean(1) - gain * made.mean(1))
 
     def parameters(self) -> list[Tensor]:
@@ -145,9 +150,9 @@ class _Texnet(Generator):
         return dict(self._made().state_dict())
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], device: torch.device) -> None:
-        if "colors.weight" not in tensors:
-            raise UsageError(f"expected the weights of a {self.network.__name__}, found no 'colors.weight'")
-        net = self.network(len(tensors["colors.weight"]), self.options)
+        if "colors.weight" not in tensors or tensors["colors.weight"].ndim != 4:
+            raise UsageError("the weights do not fit the options: found no 'colors.weight' of a convolution")
+        net = self._network(len(tensors["colors.weight"]))
         try:
             net.load_state_dict(dict(tensors))
         except RuntimeError as error:
@@ -167,6 +172,10 @@ class _Texnet(Generator):
         net = copy.deepcopy(net).eval()
         net.fold()
         return Frozen(net)
+
+    @abstractmethod
+    def _network(self, channels: int) -> Network:
+        """A network of random weights for images of so many channels."""
 
     def _settle(self, net: Network, device: torch.device) -> None:
         net.to(device).train()
@@ -189,13 +198,15 @@ class _Texnet(Generator):
 class Texnet(_Texnet):
     """Ulyanov et al. 2016, as Houdard et al. 2021 (Alg. 2) use it: what learns in one go and then makes any size."""
 
-    network = Pyramid
+    def _network(self, channels: int) -> Network:
+        return Pyramid(channels, self.options)
 
 
 class TexnetLite(_Texnet):
     """A network of our own with fewer operations a pixel."""
 
-    network = Lite
+    def _network(self, channels: int) -> Network:
+        return Lite(channels, self.options)
 
 
 def _norms(net: nn.Module) -> list[nn.BatchNorm2d]:

@@ -85,15 +85,13 @@ def fold_before(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> None:
     conv.weight = nn.Parameter(conv.weight * scale[:, None, None])
 
 
-def fold_after(norm: nn.BatchNorm2d, split: nn.Conv2d, added: nn.Conv2d) -> None:
-    """Makes a normalisation part of what it normalises: the shuffled ``split``, and what was ``added`` to that."""
-    assert split.bias is not None
+def fold_after(norm: nn.BatchNorm2d, conv: nn.Conv2d, added: nn.Conv2d) -> None:
+    """Makes a normalisation part of the two convolutions, the first with a bias, whose sum it normalises."""
+    assert conv.bias is not None
     scale, shift = _affine(norm)
-    each = split.out_channels // len(scale)
-    many = scale.repeat_interleave(each)
-    split.bias = nn.Parameter(many * split.bias + shift.repeat_interleave(each))
-    split.weight = nn.Parameter(split.weight * many[:, None, None, None])
-    added.weight = nn.Parameter(added.weight * scale[:, None, None, None])
+    conv.bias = nn.Parameter(scale * conv.bias + shift)
+    for summand in (conv, added):
+        summand.weight = nn.Parameter(summand.weight * scale[:, None, None, None])
 
 
 def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -108,7 +106,13 @@ class Block(nn.Module):
 
     def __init__(self, widths: Sequence[int], sides: Sequence[int]) -> None:
         super().__init__()
-        self.units = nn.ModuleList(Unit(*widths[i : i + 2], side) for i, side in enumerate(sides))
+        self.units = nn.ModuleList(Unit(widths[i], widths[i + 1], side) for i, side in enumerate(sides))
+
+    def first(self) -> nn.Conv2d:
+        """The convolution that sees what comes in."""
+        unit = self.units[0]
+        assert isinstance(unit, Unit)
+        return unit.conv
 
     def forward(self, x: Float[Tensor, "b c h w"], space: Space) -> Float[Tensor, "b c2 h2 w2"]:
         for unit in self.units:
