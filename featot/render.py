@@ -20,8 +20,8 @@ from featot.errors import unknown_name
 from featot.interfaces import FrozenGenerator, Size
 from featot.noise import NoiseField
 
-BLOCK = 256
-"""Side of a block, in pixels: the fastest of 256, 512 and 1024 on CPUs, whose caches hold its channels."""
+BLOCK = 512
+"""Side of a block, in pixels: the fastest of 128, 256, 512 and 1024 (benchmarks/bench_texnet.py)."""
 
 _WRAPS = {"both": (True, True), "x": (False, True), "y": (True, False), "none": (False, False)}
 

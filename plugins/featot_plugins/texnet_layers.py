@@ -149,7 +149,8 @@ class Frozen(FrozenGenerator):
 
     def __init__(self, network: Network) -> None:
         super().__init__()
-        self.network = network.requires_grad_(False).eval()
+        # Channels last: the 3×3 convolutions of few channels are up to twice as fast on CPUs.
+        self.network = network.requires_grad_(False).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.channels = network.colors.out_channels
         self.stride = 2 ** (len(network.noise) - 1)
 
@@ -158,7 +159,10 @@ class Frozen(FrozenGenerator):
         needed_rows, row_index = self._reach(noise, 0, rows)
         needed_columns, column_index = self._reach(noise, 1, columns)
         windows = zip(self.network.noise, needed_rows, needed_columns, strict=True)
-        made = [noise.uniform(scale, *window) for scale, window in enumerate(windows)]
+        made = [
+            noise.uniform(scale, *window).contiguous(memory_format=torch.channels_last)
+            for scale, window in enumerate(windows)
+        ]
         image: Tensor = self.network(made, Plane(row_index, column_index))
         return image
 
