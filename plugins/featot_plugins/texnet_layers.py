@@ -150,7 +150,7 @@ class Frozen(FrozenGenerator):
     def __init__(self, network: Network) -> None:
         super().__init__()
         # Channels last: the 3×3 convolutions of few channels are up to twice as fast on CPUs.
-        self.network = network.requires_grad_(False).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
         self.channels = network.colors.out_channels
         self.stride = 2 ** (len(network.noise) - 1)
 

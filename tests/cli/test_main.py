@@ -111,8 +111,11 @@ def test_alone_it_shows_its_help(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["snyth", "a.png"], "unknown command 'snyth'; did you mean 'synth'? (choose from: plugins, synth)"),
-        (["xyz"], "unknown command 'xyz' (choose from: plugins, synth)"),
+        (
+            ["snyth", "a.png"],
+            "unknown command 'snyth'; did you mean 'synth'? (choose from: export, plugins, sample, synth)",
+        ),
+        (["xyz"], "unknown command 'xyz' (choose from: export, plugins, sample, synth)"),
         (["--versoin"], "No such option '--versoin'. Did you mean '--version'? See: featot --help"),
         (["plugins", "--jsn"], "No such option '--jsn'. Did you mean '--json'? See: featot plugins --help"),
         (["plugins", "ot"], "Got unexpected extra argument (ot) See: featot plugins --help"),
