@@ -94,7 +94,8 @@ def _read(path: AnyPath) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with open(path, "rb") as file:
             start = file.read(16)
-        if start.startswith((b"PK\x03\x04", b"\x80")):
+        # A safetensors file starts with a length, whose first byte may be a pickle's; then comes "{".
+        if start.startswith((b"PK\x03\x04", b"\x80")) and start[8:9] != b"{":
             raise _unreadable(path, f"it is a pickle (.pth), which may run anything and is never loaded; {_EXPECTED}")
         with safe_open(str(path), framework="pt") as opened:
             metadata = opened.metadata() or {}

@@ -92,6 +92,15 @@ def test_saving_is_atomic(path, registry):
     assert os.listdir(path.parent) == [path.name]
 
 
+def test_a_header_whose_length_starts_like_a_pickle(path, registry):
+    def pad(header, tensors):
+        header["record"]["padding"] = header["record"].get("padding", "") + 8 * "x"
+
+    while path.read_bytes()[0] != 0x80:
+        rewrite(path, pad)
+    assert load_model(path, registry=registry).header["param"] == "texnet_lite"
+
+
 def test_the_file_is_like_any_other(path):
     path.with_name("plain").write_bytes(b"")
     modes = {stat.S_IMODE(os.stat(file).st_mode) for file in (path, path.with_name("plain"))}
