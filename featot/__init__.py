@@ -19,7 +19,17 @@ if TYPE_CHECKING:
     from featot.evaluation import Evaluation, evaluate
     from featot.hookspecs import hookimpl
     from featot.images import read_image, write_image
-    from featot.interfaces import FeatureExtractor, Loss, LossValue, Metric, Parametrization, Score
+    from featot.interfaces import (
+        FeatureExtractor,
+        FrozenGenerator,
+        Generator,
+        Loss,
+        LossValue,
+        Metric,
+        Parametrization,
+        Score,
+    )
+    from featot.models import Model, load_model, save_model
     from featot.options import option
     from featot.plugins import Plugin
     from featot.tasks import Synthesis, SynthesisSettings, synthesize
@@ -33,11 +43,16 @@ _HOME = {
     "read_image": "images",
     "write_image": "images",
     "FeatureExtractor": "interfaces",
+    "FrozenGenerator": "interfaces",
+    "Generator": "interfaces",
     "Loss": "interfaces",
     "LossValue": "interfaces",
     "Metric": "interfaces",
     "Parametrization": "interfaces",
     "Score": "interfaces",
+    "Model": "models",
+    "load_model": "models",
+    "save_model": "models",
     "option": "options",
     "Plugin": "plugins",
     "Synthesis": "tasks",
@@ -49,9 +64,12 @@ __all__ = [
     "Evaluation",
     "FeatotError",
     "FeatureExtractor",
+    "FrozenGenerator",
+    "Generator",
     "Loss",
     "LossValue",
     "Metric",
+    "Model",
     "Parametrization",
     "Plugin",
     "Score",
@@ -61,8 +79,10 @@ __all__ = [
     "__version__",
     "evaluate",
     "hookimpl",
+    "load_model",
     "option",
     "read_image",
+    "save_model",
     "synthesize",
     "write_image",
 ]

@@ -11,13 +11,16 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from featot.ot import Measure
+
+if TYPE_CHECKING:
+    from featot.noise import NoiseField
 
 Boundary = Literal["valid", "periodic"]
 Size = tuple[int, int]
@@ -118,6 +121,64 @@ class Parametrization(ABC):
     @abstractmethod
     def __call__(self, size: Size, generator: torch.Generator) -> Float[Tensor, "b c h w"]:
         """The image, differentiable in `parameters`."""
+
+
+class FrozenGenerator(nn.Module, ABC):
+    """A trained generator made ready for sampling: pixels are a pure function of weights, noise and coordinates."""
+
+    channels: int
+    """Of the images: 1 or 3."""
+
+    stride: int
+    """Pixels between two cells of the coarsest noise."""
+
+    @abstractmethod
+    def render(self, noise: NoiseField, rows: range, columns: range) -> Float[Tensor, "1 c h w"]:
+        """Those pixels of the plane that ``noise`` spans, which repeats where the noise does.
+
+        A pixel must not depend on which others are asked for, but for the last bits (see `featot.render`, which
+        removes these too).
+        """
+
+    @abstractmethod
+    def margins(self) -> list[tuple[int, int]]:
+        """Of each tensor that `forward` takes, finest scale first: its channels, and by how many cells it is longer
+        at either end of either axis than the image at that scale."""
+
+    @abstractmethod
+    def forward(self, *noise: Tensor) -> Tensor:
+        """An image ``(1, c, h, w)``, sides multiples of `stride`, from noise ``(1, ·, h/2^s + 2m, w/2^s + 2m)``, m as
+        `margins` says: what is exported."""
+
+
+class Generator(Parametrization):
+    """A parametrization that learns once and then makes any region of an endless plane."""
+
+    @abstractmethod
+    def calibrate(self, size: Size, generator: torch.Generator) -> None:
+        """Fixes what depends on the whole image (the statistics of BatchNorm), from images of ``size``.
+
+        To be called after the last change of the parameters, before `state_dict` or `freeze`.
+        """
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything that a model file must hold, by name; not copied."""
+
+    @abstractmethod
+    def load_state_dict(self, tensors: Mapping[str, Tensor], device: torch.device) -> None:
+        """Takes the place of `initialize`: copies what `state_dict` gave, to ``device``.
+
+        The leaves in `parameters` stay the same where their shapes do.
+        Raises `featot.UsageError` where names or shapes do not fit the options.
+        """
+
+    @abstractmethod
+    def freeze(self) -> FrozenGenerator:
+        """The generator as it is now, for sampling: later changes of the parameters do not show in it.
+
+        Raises `featot.UsageError` before `calibrate`.
+        """
 
 
 @dataclass(frozen=True)

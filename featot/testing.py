@@ -17,7 +17,18 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from featot.interfaces import Boundary, FeatureExtractor, Metric, Parametrization, Score, Size
+from featot.errors import UsageError
+from featot.interfaces import (
+    Boundary,
+    FeatureExtractor,
+    FrozenGenerator,
+    Generator,
+    Metric,
+    Parametrization,
+    Score,
+    Size,
+)
+from featot.noise import NoiseField
 from featot.ot import Measure
 from featot.terms import LossFactory
 
@@ -88,6 +99,64 @@ def check_parametrization(param: Parametrization, channels: Sequence[int] = (1, 
             continue
         _require(param.resizable, "resize works, but resizable is False")
         _check_image(param, exemplar.shape[1], (35, 61), torch.Generator().manual_seed(5))
+
+
+def check_generator(generator: Generator, channels: Sequence[int] = (1, 3)) -> None:
+    """Checks a generator: as a parametrization, and that its samples are a function of weights and coordinates."""
+    check_parametrization(generator, channels)
+    for exemplar in (_image(c, (40, 32)) for c in channels):
+        generator.initialize(exemplar, (64, 64), torch.Generator().manual_seed(5))
+        generator.calibrate((64, 64), torch.Generator().manual_seed(6))
+        frozen = generator.freeze()
+        _require(frozen.channels == exemplar.shape[1], f"channels is {frozen.channels}, not {exemplar.shape[1]}")
+        for period in ((None, None), (48, 96), (45, 71)):
+            _check_windows(frozen, NoiseField(3, period))
+        plane = _window(frozen, NoiseField(3), (0, 0), (2 * frozen.stride, 3 * frozen.stride))
+        again = type(generator)(generator.options)
+        again.load_state_dict({name: value.clone() for name, value in generator.state_dict().items()}, plane.device)
+        loaded = _window(again.freeze(), NoiseField(3), (0, 0), (2 * frozen.stride, 3 * frozen.stride))
+        _require(torch.allclose(loaded, plane, atol=1e-5), "what state_dict gives, loaded, makes another image")
+        noise = [_inputs(frozen, NoiseField(3), scale, (2, 3)) for scale in range(len(frozen.margins()))]
+        _require(torch.allclose(frozen(*noise), plane, atol=1e-4), "forward, given the noise, differs from render")
+        with torch.no_grad():
+            for theta in generator.parameters():
+                theta.mul_(2)
+        kept = _window(frozen, NoiseField(3), (0, 0), (2 * frozen.stride, 3 * frozen.stride))
+        _require(torch.equal(kept, plane), "what was frozen changes with the parameters")
+        try:
+            again.load_state_dict({}, plane.device)
+        except UsageError:
+            continue
+        raise AssertionError("load_state_dict must raise featot.UsageError for tensors that do not fit")
+
+
+def _check_windows(frozen: FrozenGenerator, noise: NoiseField) -> None:
+    where = f"of a plane of period {noise.period}"
+    whole, again = (_window(frozen, noise, (-20, -9), (70, 91)) for _ in range(2))
+    _require(torch.equal(whole, again), f"the same window {where} differs from call to call")
+    part = _window(frozen, noise, (3, 1), (17, 30))
+    _require(torch.allclose(whole[:, :, 23:40, 10:40], part, atol=1e-4), f"a window {where} depends on its extent")
+    turn = [side or 0 for side in noise.period]
+    _require(
+        torch.allclose(_window(frozen, noise, (turn[0] + 3, 1 - turn[1]), (17, 30)), part, atol=1e-4), "no period"
+    )
+    other = _window(frozen, NoiseField(noise.seed + 1, noise.period), (3, 1), (17, 30))
+    _require(not torch.allclose(other, part, atol=1e-4), "another seed gives the same image")
+
+
+def _window(frozen: FrozenGenerator, noise: NoiseField, at: Size, size: Size) -> Tensor:
+    image = frozen.render(noise, range(at[0], at[0] + size[0]), range(at[1], at[1] + size[1]))
+    expected = (1, frozen.channels, *size)
+    _require(tuple(image.shape) == expected, f"render must give {expected}, got {tuple(image.shape)}")
+    _require(not image.requires_grad and image.isfinite().all(), "render must give finite pixels, without gradients")
+    return image
+
+
+def _inputs(frozen: FrozenGenerator, noise: NoiseField, scale: int, cells: Size) -> Tensor:
+    channels, margin = frozen.margins()[scale]
+    sides = [count * frozen.stride // 2**scale for count in cells]
+    rows, columns = (range(-margin, side + margin) for side in sides)
+    return noise.uniform(scale, channels, rows, columns)
 
 
 def _check_image(param: Parametrization, channels: int, size: Size, generator: torch.Generator) -> Tensor:

@@ -8,15 +8,24 @@ import math
 import pytest
 import torch
 
-from featot.interfaces import FeatureExtractor, Loss, LossValue, Metric, Parametrization, Score
+from featot.interfaces import FeatureExtractor, Generator, Loss, LossValue, Metric, Parametrization, Score
+from featot.noise import NoiseField
 from featot.plugins import load_registry
-from featot.testing import check_extractor, check_loss, check_metric, check_parametrization
+from featot.testing import check_extractor, check_generator, check_loss, check_metric, check_parametrization
 from featot_plugins.image import Image
 from featot_plugins.msot import MSOT
-from featot_plugins.options import ImageOptions, MSOTOptions, OTLossOptions, PatchesOptions, PyramidOptions
+from featot_plugins.options import (
+    ImageOptions,
+    MSOTOptions,
+    OTLossOptions,
+    PatchesOptions,
+    PyramidOptions,
+    TexnetLiteOptions,
+)
 from featot_plugins.ot import OTLoss
 from featot_plugins.patches import Patches
 from featot_plugins.pyramid import Pyramid
+from featot_plugins.texnet import TexnetLite
 
 _PLUGINS = [plugin for plugin in load_registry().all() if plugin.kind != "command"]
 
@@ -30,7 +39,8 @@ def test_registered_plugins(plugin, monkeypatch, vgg19_file, inception_file):
     elif plugin.kind == "features":
         check_extractor(plugin.create())
     elif plugin.kind == "param":
-        check_parametrization(plugin.create())
+        param = plugin.create()
+        (check_generator if isinstance(param, Generator) else check_parametrization)(param)
     else:
         check_metric(plugin.create())
 
@@ -324,3 +334,77 @@ def test_the_toy_metric_is_sound_if_nothing_is_changed():
 def test_broken_metrics(metric, sentence):
     with pytest.raises(AssertionError, match=sentence):
         check_metric(metric)
+
+
+# ---- generators ----
+
+
+def _blurs_borders(frozen):
+    class Windowed(type(frozen)):
+        def render(self, noise, rows, columns):
+            image = super().render(noise, rows, columns)
+            return image - image.mean()
+
+    frozen.__class__ = Windowed
+
+
+def _ignores_the_seed(frozen):
+    class Deaf(type(frozen)):
+        def render(self, noise, rows, columns):
+            return super().render(NoiseField(0, noise.period), rows, columns)
+
+    frozen.__class__ = Deaf
+
+
+def _forgets_the_period(frozen):
+    class Endless(type(frozen)):
+        def render(self, noise, rows, columns):
+            return super().render(NoiseField(noise.seed), rows, columns)
+
+    frozen.__class__ = Endless
+
+
+def _claims_a_channel_more(frozen):
+    frozen.channels += 1
+
+
+BROKEN = {
+    "depends on its extent": _blurs_borders,
+    "another seed gives the same image": _ignores_the_seed,
+    "no period": _forgets_the_period,
+    "channels is 2, not 1": _claims_a_channel_more,
+}
+
+
+@pytest.mark.parametrize("sentence", BROKEN)
+def test_broken_generators_are_found(sentence):
+    class Broken(TexnetLite):
+        def freeze(self):
+            frozen = super().freeze()
+            BROKEN[sentence](frozen)
+            return frozen
+
+    with pytest.raises(AssertionError, match=sentence):
+        check_generator(Broken(TexnetLiteOptions(scales=2, width=3)), channels=(1,))
+
+
+def test_a_generator_that_samples_its_live_weights_is_found():
+    class Live(TexnetLite):
+        def freeze(self):
+            frozen = super().freeze()
+            frozen.network.colors.bias = self.net.colors.bias
+            return frozen
+
+    with pytest.raises(AssertionError, match="what was frozen changes with the parameters"):
+        check_generator(Live(TexnetLiteOptions(scales=2, width=3)), channels=(1,))
+
+
+def test_a_generator_that_saves_too_little_is_found():
+    class Partial(TexnetLite):
+        def load_state_dict(self, tensors, device):
+            super().load_state_dict(tensors, device)
+            with torch.no_grad():
+                self.net.colors.bias.zero_()
+
+    with pytest.raises(AssertionError, match="what state_dict gives, loaded, makes another image"):
+        check_generator(Partial(TexnetLiteOptions(scales=2, width=3)), channels=(1,))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
 
 from featot.errors import FeatotError
 from featot.images import write_image
@@ -74,3 +75,22 @@ def preview_file(path: Path | None) -> Iterator[Callback]:
         yield update
     finally:
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def strip_bar(name: str, height: int, *, quiet: bool) -> Iterator[Callable[[Iterable[Tensor]], Iterator[Tensor]]]:
+    """A function that passes strips of an image on and moves a bar on standard error by their rows.
+
+    Silent if ``quiet``, or where standard error is no terminal.
+    """
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as progress:
+        bar = progress.add_task(name, total=height)
+
+        def passed(strips: Iterable[Tensor]) -> Iterator[Tensor]:
+            for strip in strips:
+                yield strip
+                progress.advance(bar, strip.shape[2])
+
+        yield passed

@@ -19,6 +19,8 @@ from featot_plugins.options import (
     SlicedOptions,
     SteerableOptions,
     SWDOptions,
+    TexnetLiteOptions,
+    TexnetOptions,
     VGGMetricOptions,
     VGGOptions,
 )
@@ -52,7 +54,18 @@ def featot_register_extractors() -> list[Plugin]:
 
 @hookimpl
 def featot_register_parametrizations() -> list[Plugin]:
-    return [Plugin("image", "featot_plugins.image:Image", "free pixels on a torus: the result tiles", ImageOptions)]
+    return [
+        Plugin("image", "featot_plugins.image:Image", "free pixels on a torus: the result tiles", ImageOptions),
+        Plugin(
+            "texnet", "featot_plugins.texnet:Texnet", "a multiscale generator network, the paper's", TexnetOptions
+        ),
+        Plugin(
+            "texnet_lite",
+            "featot_plugins.texnet:TexnetLite",
+            "a generator network of our own, with fewer operations",
+            TexnetLiteOptions,
+        ),
+    ]
 
 
 @hookimpl

@@ -48,6 +48,20 @@ class ImageOptions:
 
 
 @dataclass(frozen=True)
+class TexnetOptions:
+    scales: int = option(5, "scales of noise, each half the one before", min=1, max=8)
+    step: int = option(2, "channels that each scale adds, from coarse to fine", min=1)
+    batch: int = option(1, "images made at once while learning", min=1)
+
+
+@dataclass(frozen=True)
+class TexnetLiteOptions:
+    scales: int = option(5, "scales of noise, each half the one before", min=2, max=8)
+    width: int = option(10, "channels at half the resolution; twice as many at coarser scales", min=1)
+    batch: int = option(1, "images made at once while learning", min=1)
+
+
+@dataclass(frozen=True)
 class OTLossOptions:
     exponent: float = option(2.0, "p of the pull ‖x − y‖^p on the image; 2 is the paper's", min=0.5, max=2.0)
     targets: int = option(4096, "exemplar points kept a level, drawn at random", min=1)

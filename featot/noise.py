@@ -1,0 +1,94 @@
+"""Noise that is a function of its coordinates: any window of an endless, or periodic, plane, at every scale."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from featot.errors import UsageError
+from featot.resample import halved_size
+
+_WORD = 2**32
+_ROWS, _COLUMNS = 0, 1
+
+
+class NoiseField:
+    """Independent uniform noise in [0, 1) on a pyramid of grids; a cell of scale s covers 2^s × 2^s pixels.
+
+    ``seed``: from 0 on, below 2^63. ``period``: height and width after which the plane repeats, in pixels, each
+    None where it does not (then it does after 2^32 cells); where a period is no multiple of 2^s, the last cell of
+    scale s in it is cut off. A value depends on seed, scale, channel, row and column alone, not on the device.
+    Raises `featot.UsageError` for another seed or period.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        period: tuple[int | None, int | None] = (None, None),
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if not 0 <= seed < 2**63:
+            raise UsageError(f"expected a seed of at least 0, below 2^63, got {seed}")
+        if any(side is not None and side < 1 for side in period):
+            raise UsageError(f"expected periods of at least 1 pixel, got {period}")
+        self.seed, self.period, self.device = seed, period, torch.device(device)
+        self._keys: dict[tuple[int, int], Tensor] = {}
+
+    def uniform(self, scale: int, channels: int, rows: range, columns: range) -> Float[Tensor, "1 c h w"]:
+        """The cells of these rows and columns at ``scale``, which may be negative or beyond the period."""
+        keys = self._keys.get((scale, channels))
+        if keys is None:
+            words = [_words(self.seed, scale, channel) for channel in range(channels)]
+            keys = self._keys[scale, channels] = torch.tensor(words, dtype=torch.int32, device=self.device)
+        down = self._hash(rows, scale, _ROWS, keys)[:, :, None]
+        across = self._hash(columns, scale, _COLUMNS, keys)[:, None, :]
+        # 24 bits are what a float32 in [0, 1) holds exactly.
+        bits = _mix(down + across).bitwise_right_shift_(8).bitwise_and_(0xFFFFFF)
+        return (bits.float().mul_(2.0**-24))[None]
+
+    def parents(self, scale: int, axis: int, cells: range) -> tuple[range, slice | Int[Tensor, " n"]]:
+        """The cells of ``scale + 1`` that these of ``scale`` lie in, along ``axis`` (0 goes down), and where they are
+        among the halves of those: an index to take out of what was made twice as long."""
+        fine, coarse = self._cells(scale, axis), self._cells(scale + 1, axis)
+        if fine is None or coarse is None or fine == 2 * coarse:
+            found = range(cells.start >> 1, ((cells.stop - 1) >> 1) + 1)
+            return found, slice(cells.start - 2 * found.start, cells.stop - 2 * found.start)
+        at = torch.arange(cells.start, cells.stop, device=self.device)  # the last of each period has but one half
+        turn = at.div(fine, rounding_mode="floor")
+        halves = at + turn * (2 * coarse - fine)
+        first = int(halves[0]) >> 1
+        return range(first, (int(halves[-1]) >> 1) + 1), halves - 2 * first
+
+    def _cells(self, scale: int, axis: int) -> int | None:
+        side = self.period[axis]
+        return None if side is None else halved_size((side, side), scale)[0]
+
+    def _hash(self, cells: range, scale: int, axis: int, keys: Tensor) -> Int[Tensor, "c n"]:
+        at = torch.arange(cells.start, cells.stop, device=self.device)
+        count = self._cells(scale, axis)
+        if count is not None:
+            at = at.remainder_(count)
+        return _mix(at.to(torch.int32) + keys[:, axis, None])
+
+
+def _words(seed: int, scale: int, channel: int) -> list[int]:
+    """Two signed 32-bit words, one for the rows and one for the columns: SplitMix64 (Steele et al. 2014)."""
+    state = seed
+    for part in (scale, channel):
+        state = _splitmix((state + part + 1) % 2**64)
+    return [word - _WORD if word >= _WORD // 2 else word for word in (state % _WORD, state // _WORD)]
+
+
+def _splitmix(state: int) -> int:
+    state = (state + 0x9E3779B97F4A7C15) % 2**64
+    state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    state = (state ^ (state >> 27)) * 0x94D049BB133111EB % 2**64
+    return state ^ (state >> 31)
+
+
+def _mix(x: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+    """Scrambles 32-bit words in place ("lowbias32", Wellons 2018); the masks make the shifts bring in zeros."""
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B - _WORD)):
+        x.bitwise_xor_((x >> shift).bitwise_and_(_WORD // 2**shift - 1)).mul_(factor)
+    return x.bitwise_xor_((x >> 16).bitwise_and_(0xFFFF))

@@ -1,0 +1,213 @@
+"""Generator networks: a pyramid of noise goes in, a texture comes out."""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from featot.errors import UsageError
+from featot.interfaces import FrozenGenerator, Generator, Size
+from featot.resample import halved_size
+from featot_plugins.options import TexnetLiteOptions, TexnetOptions
+from featot_plugins.texnet_layers import SLOPE, Block, Frozen, Network, Space, Torus, fold_after, fold_before
+
+_DRAWS = 8  # images whose statistics `calibrate` averages
+_LITE_NOISE, _LITE_FINEST = 3, 8  # channels: of the noise at a scale, of what the last convolution sees
+
+
+class Pyramid(Network):
+    """At each scale a block of its noise joins what comes from below, normalised, and a block mixes them."""
+
+    def __init__(self, channels: int, options: TexnetOptions) -> None:
+        scales, step = options.scales, options.step
+        coarsest = [0] * (scales - 1) + [1]
+        super().__init__([channels] * scales, [2] * scales, [2 * (1 - last) for last in coarsest])
+        widths = [step * (scales - scale) for scale in range(scales)]
+        self.blocks = nn.ModuleList(Block([channels, step, step, step], [3, 3, 1]) for _ in widths)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths[:-1])  # each channel on its own
+        self.joins = nn.ModuleList(Block([width] * 4, [3, 3, 1]) for width in widths[:-1])
+        self.colors = nn.Conv2d(widths[0], channels, 1)
+
+    def forward(self, noise: Sequence[Tensor], space: Space) -> Float[Tensor, "b c h w"]:
+        x: Tensor = self.blocks[-1](noise[-1], space)
+        for scale in range(len(noise) - 2, -1, -1):
+            own = self.blocks[scale](noise[scale], space)
+            grown = space.crop(F.interpolate(x, scale_factor=2.0, mode="nearest"), scale)
+            x = self.joins[scale](self.norms[scale](torch.cat([own, grown], 1)), space)
+        return self.colors(x)  # type: ignore[no-any-return]
+
+    def fold(self) -> None:
+        super().fold()
+        for i, (norm, join) in enumerate(zip(self.norms, self.joins, strict=True)):
+            if isinstance(norm, nn.BatchNorm2d) and isinstance(join, Block):
+                fold_before(norm, join.first())
+                self.norms[i] = nn.Identity()
+
+
+class Lite(Network):
+    """Most work at coarse scales; noise is added, each channel with strengths of its own.
+
+    At full resolution there is but one 3×3 convolution, on few channels.
+    """
+
+    def __init__(self, channels: int, options: TexnetLiteOptions) -> None:
+        scales, width = options.scales, options.width
+        before, after = [0] * (scales - 1) + [2], [1] + [2] * (scales - 2) + [0]
+        super().__init__([_LITE_NOISE] * (scales - 1) + [width], before, after)
+        widths = [_LITE_FINEST, width] + [2 * width] * (scales - 2)
+        below = [*widths[2:], width]  # channels that come into the block of each scale, from 1 on
+        self.blocks = nn.ModuleList(Block([come, go, go], [3, 3]) for come, go in zip(below, widths[1:], strict=True))
+        self.strengths = nn.ModuleList(
+            nn.Conv2d(_LITE_NOISE, met, 1, bias=False) for met in [_LITE_FINEST, *below[:-1]]
+        )
+        self.narrow = nn.Conv2d(width, _LITE_FINEST, 1)
+        self.norm: nn.Module = nn.BatchNorm2d(_LITE_FINEST)
+        self.finest = Block([_LITE_FINEST, _LITE_FINEST], [3])
+        self.colors = nn.Conv2d(_LITE_FINEST, channels, 1)
+
+    def forward(self, noise: Sequence[Tensor], space: Space) -> Float[Tensor, "b c h w"]:
+        x: Tensor = self.blocks[-1](noise[-1], space)
+        for scale in range(len(noise) - 2, -1, -1):
+            if scale == 0:
+                x = self.narrow(x)
+            x = space.crop(F.interpolate(x, scale_factor=2.0, mode="nearest"), scale) + self.strengths[scale](
+                noise[scale]
+            )
+            if scale > 0:
+                x = self.blocks[scale - 1](x, space)
+        return self.colors(self.finest(F.leaky_relu_(self.norm(x), SLOPE), space))  # type: ignore[no-any-return]
+
+    def fold(self) -> None:
+        super().fold()
+        added = self.strengths[0]
+        if isinstance(self.norm, nn.BatchNorm2d) and isinstance(added, nn.Conv2d):
+            fold_after(self.norm, self.narrow, added)
+            self.norm = nn.Identity()
+
+
+class _Texnet(Generator):
+    """What the networks have in common: they learn on a torus, with fresh noise for every image."""
+
+    boundary = "periodic"
+
+    def __init__(self, options: Any) -> None:
+        super().__init__(options)
+        self.net: Network | None = None
+
+    def initialize(self, exemplar: Float[Tensor, "1 c h w"], size: Size, generator: torch.Generator) -> None:
+        self._check(size)
+        self.net = net = self._network(exemplar.shape[1])
+        colors = exemplar[0].flatten(1).cpu()
+        with torch.no_grad():
+            for module in net.modules():
+                if isinstance(module, nn.Conv2d):
+                    fan_in = math.prod(module.weight.shape[1:])
+                    module.weight.normal_(std=math.sqrt(2 / fan_in), generator=generator)
+                    if module.bias is not None:
+                        module.bias.zero_()
+        self._settle(net, exemplar.device)
+        with torch.no_grad():  # it starts with the exemplar's mean colour and contrast
+            made = self(size, generator).transpose(0, 1).flatten(1)
+            colors = exemplar[0].flatten(1)
+            gain = colors.std(1, correction=0) / made.std(1, correction=0).clamp(min=1e-6)
+            net.colors.weight.mul_(gain[:, None, None, None])
+            assert net.colors.bias is not None
+            net.colors.bias.copy_(colors.mean(1) - gain * made.mean(1))
+
+    def parameters(self) -> list[Tensor]:
+        return list(self._made().parameters())
+
+    def __call__(self, size: Size, generator: torch.Generator) -> Float[Tensor, "b c h w"]:
+        self._check(size)
+        net = self._made()
+        device = net.colors.weight.device
+        sizes = [halved_size(size, scale) for scale in range(len(net.noise))]
+        drawn = zip(net.noise, sizes, strict=True)
+        noise = [torch.rand(self.options.batch, c, *cells, generator=generator).to(device) for c, cells in drawn]
+        image: Tensor = net(noise, Torus(size))
+        return image
+
+    @torch.no_grad()
+    def calibrate(self, size: Size, generator: torch.Generator) -> None:
+        norms = _norms(self._made())
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.track_running_stats = True
+        for _ in range(_DRAWS):
+            self(size, generator)
+        for norm in norms:
+            norm.track_running_stats = False
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return dict(self._made().state_dict())
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor], device: torch.device) -> None:
+        if "colors.weight" not in tensors or tensors["colors.weight"].ndim != 4:
+            raise UsageError("the weights do not fit the options: found no 'colors.weight' of a convolution")
+        net = self._network(len(tensors["colors.weight"]))
+        try:
+            net.load_state_dict(dict(tensors))
+        except RuntimeError as error:
+            what = " ".join(str(error).split()[:30])
+            raise UsageError(f"the weights do not fit the options: {what}") from None
+        if self.net is None or self.net.colors.weight.shape != net.colors.weight.shape:
+            self.net = net
+            self._settle(net, device)
+        else:
+            self.net.load_state_dict(dict(tensors))
+            self._settle(self.net, device)
+
+    def freeze(self) -> FrozenGenerator:
+        net = self._made()
+        if any(norm.num_batches_tracked == 0 for norm in _norms(net)):
+            raise UsageError("this generator has no statistics to sample with; call calibrate first")
+        net = copy.deepcopy(net).eval()
+        net.fold()
+        return Frozen(net)
+
+    @abstractmethod
+    def _network(self, channels: int) -> Network:
+        """A network of random weights for images of so many channels."""
+
+    def _settle(self, net: Network, device: torch.device) -> None:
+        net.to(device).train()
+        for norm in _norms(net):
+            norm.track_running_stats = False  # only `calibrate` looks
+            norm.momentum = None  # and takes the mean of what it sees
+
+    def _made(self) -> Network:
+        if self.net is None:
+            raise UsageError("this generator has no weights yet; call initialize or load_state_dict first")
+        return self.net
+
+    def _check(self, size: Size) -> None:
+        cell = 2 ** (self.options.scales - 1)
+        if max(size) <= cell and self.options.batch == 1:
+            why = f"its coarsest noise would be one cell of {cell} pixels"
+            raise UsageError(f"{size[0]}x{size[1]} is too small to learn at: {why}; expected more, or fewer scales")
+
+
+class Texnet(_Texnet):
+    """Ulyanov et al. 2016, as Houdard et al. 2021 (Alg. 2) use it: what learns in one go and then makes any size."""
+
+    def _network(self, channels: int) -> Network:
+        return Pyramid(channels, self.options)
+
+
+class TexnetLite(_Texnet):
+    """A network of our own with fewer operations a pixel."""
+
+    def _network(self, channels: int) -> Network:
+        return Lite(channels, self.options)
+
+
+def _norms(net: nn.Module) -> list[nn.BatchNorm2d]:
+    return [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
