@@ -9,14 +9,22 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from featot.errors import FeatotError
 from featot.exemplars import Picture, pixels
+from featot.files import AnyPath
 from featot.interfaces import Metric
 from featot.match import Callback
+from featot.options import describe
 from featot.plugins import Registry, load_registry
 from featot.recipe import KINDS
+from featot.sheets import write_sheet
 from featot.tables import ScoreTable
 from featot.tasks import DEFAULT_LOSS, Synthesis, SynthesisSettings, synthesize
+
+_PROBE = torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(0))  # what any metric can score
 
 METHODS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
@@ -27,6 +35,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "random": {"features": "random_conv", "loss": "ot"},
         "sliced": {"loss": "sliced"},
         "moments": {"loss": "moments"},
+        "texnet": {"param": "texnet_lite", "steps": 1000},
     }
 )
 """Settings that go by a name of their own in tables; anything not said is as in `SynthesisSettings`."""
@@ -59,6 +68,30 @@ def grid_cases(exemplar: Picture, features: Sequence[str], losses: Sequence[str]
         for name in features
         for loss in losses
     ]
+
+
+def choose_metrics(
+    names: Sequence[str] | None = None, options: Mapping[str, Any] | None = None, registry: Registry | None = None
+) -> dict[str, Metric]:
+    """The metrics of these names (None: msot, and vgg where its weights are), each with its "metric.key" options.
+
+    Raises `featot.UsageError` for an unknown name, `featot.FeatotError` for one that was asked for and cannot run.
+    """
+    registry = load_registry() if registry is None else registry
+    metrics: dict[str, Metric] = {}
+    for name in names or ("msot", "vgg"):
+        plugin = registry.get("metric", name)
+        known = {f"{name}.{info.name}": info.name for info in describe(plugin.plugin.options)}
+        values = {known[key]: value for key, value in (options or {}).items() if key in known}
+        metric: Metric = plugin.create(plugin.build_options(values))
+        try:
+            metric(_PROBE, _PROBE)
+        except FeatotError:
+            if names is not None:
+                raise
+            continue
+        metrics[name] = metric
+    return metrics
 
 
 def compare(
@@ -103,11 +136,32 @@ def tables(outcomes: Sequence[Outcome], metrics: Mapping[str, Metric]) -> list[S
     columns = list(dict.fromkeys(outcome.case.column for outcome in outcomes))
     return [
         ScoreTable(
-            metric=name,
+            name=name,
+            metric=metric,
             rows=rows,
             columns=columns,
             scores={(o.case.row, o.case.column): o.scores[name] for o in outcomes if name in o.scores},
-            lower_is_better=metric.lower_is_better,
         )
         for name, metric in metrics.items()
     ]
+
+
+def write_contact_sheet(outcomes: Sequence[Outcome], path: AnyPath) -> None:
+    """A row of pictures for each row of the table, the exemplar first, with their scores below, as a PNG."""
+    placed = {(outcome.case.row, outcome.case.column): outcome for outcome in outcomes}
+    columns = list(dict.fromkeys(outcome.case.column for outcome in outcomes))
+    one = len({str(outcome.case.exemplar) for outcome in outcomes}) == 1
+    rows: list[list[tuple[str, Tensor] | None]] = []
+    for row in dict.fromkeys(outcome.case.row for outcome in outcomes):
+        exemplar = next(outcome.case.exemplar for outcome in outcomes if outcome.case.row == row)
+        shown = (("exemplar", pixels(exemplar)) if not rows else None) if one else (row, pixels(exemplar))
+        line: list[tuple[str, Tensor] | None] = [shown]
+        for column in columns:
+            outcome = placed.get((row, column))
+            if outcome is None or outcome.synthesis is None:
+                line.append(None)
+                continue
+            scores = "  ".join(f"{name} {score:.3f}" for name, score in outcome.scores.items())
+            line.append((f"{row}, {column}\n{scores}", outcome.synthesis.image))
+        rows.append(line)
+    write_sheet(rows, path)

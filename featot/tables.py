@@ -7,30 +7,31 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from featot.interfaces import Metric
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreTable:
     """One metric's scores by row and column; a score that is missing is left blank."""
 
-    metric: str
+    name: str
+    metric: Metric
     rows: Sequence[str]
     columns: Sequence[str]
     scores: Mapping[tuple[str, str], float]
-    lower_is_better: bool = True
 
     def rank(self, row: str, column: str) -> int | None:
         """0 for the best score of its row, 1 for the second; equal scores share the better rank."""
         if (row, column) not in self.scores:
             return None
-        sign = 1 if self.lower_is_better else -1
-        mine = sign * self.scores[row, column]
-        return sum(sign * self.scores[row, other] < mine for other in self.columns if (row, other) in self.scores)
+        there = [other for other in self.columns if (row, other) in self.scores]
+        faults = {other: self.metric.fault(self.scores[row, other]) for other in there}
+        return sum(fault < faults[column] for fault in faults.values())
 
     def markdown(self) -> str:
         """A Markdown table, the direction of the metric in its corner."""
-        arrow = "↓" if self.lower_is_better else "↑"
         lines = [
-            f"| {self.metric} {arrow} | " + " | ".join(self.columns) + " |",
+            f"| {self.name} {arrow(self.metric)} | " + " | ".join(self.columns) + " |",
             "|---" * (1 + len(self.columns)) + "|",
         ]
         marks = {0: "**{}**", 1: "<u>{}</u>"}
@@ -39,9 +40,10 @@ class ScoreTable:
 
     def latex(self) -> str:
         """A LaTeX tabular, for the package booktabs."""
-        arrow = r"$\downarrow$" if self.lower_is_better else r"$\uparrow$"
+        symbols = {"↓": r"$\downarrow$", "↑": r"$\uparrow$"}
+        better = symbols.get(arrow(self.metric)) or rf"$\to {self.metric.ideal:g}$"
         marks = {0: r"\textbf{{{}}}", 1: r"\underline{{{}}}"}
-        head = " & ".join([f"{_latex(self.metric)} {arrow}", *map(_latex, self.columns)])
+        head = " & ".join([f"{_latex(self.name)} {better}", *map(_latex, self.columns)])
         body = [" & ".join([_latex(row), *self._cells(row, marks)]) + r" \\" for row in self.rows]
         begin = rf"\begin{{tabular}}{{l{'c' * len(self.columns)}}}"
         return "\n".join(
@@ -66,8 +68,15 @@ def to_csv(tables: Sequence[ScoreTable]) -> str:
         for row in table.rows:
             for column in table.columns:
                 if (row, column) in table.scores:
-                    writer.writerow([table.metric, row, column, repr(table.scores[row, column])])
+                    writer.writerow([table.name, row, column, repr(table.scores[row, column])])
     return text.getvalue()
+
+
+def arrow(metric: Metric) -> str:
+    """↓ or ↑ for what is better, or → with the ideal score."""
+    if metric.ideal is not None:
+        return f"→{metric.ideal:g}"
+    return "↓" if metric.lower_is_better else "↑"
 
 
 FORMATS: Mapping[str, Callable[[Sequence[ScoreTable]], str]] = {

@@ -1,10 +1,11 @@
-"""`featot grid`: each of some features with each of some losses; `featot bench_table`: each of some methods."""
+"""`featot grid`: each of some features with each of some losses; `featot bench-table`: each of some methods."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +20,9 @@ from featot_cli.common import (
     synthesis_settings,
 )
 from featot_cli.main import LazyRegistry, pass_registry
+
+if TYPE_CHECKING:
+    from featot.comparison import Case, Outcome
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 metric_option = click.option(
@@ -59,21 +63,17 @@ def grid(
     featot grid bricks.png --features pyramid,random_conv --loss ot,gram,moments --size 128
     """
     from featot.comparison import grid_cases
-    from featot.images import check_image_suffix
 
     options, out = split_options(mixed, out)
-    settings = synthesis_settings(
-        {key: value for key, value in given.items() if value is not None} | {"options": options}
-    )
+    settings = _settings(given, options)
     path = Path(out) if out is not None else Path(f"{Path(exemplar).stem}_grid.png")
     if path.suffix.lower() != ".png":
         raise UsageError(f"expected a contact sheet .png, got {path}")
-    check_image_suffix(path, None)
     cases = grid_cases(exemplar, _names(features, "features"), _names(loss, "loss"))
     _run(lazy, cases, settings, metric, sheet=path, quiet=quiet, folder=None)
 
 
-@click.command(cls=PluginCommand)
+@click.command("bench-table", cls=PluginCommand)
 @click.argument("folder", metavar="DIR")
 @mixed_option
 @click.option("--out", metavar="FOLDER", help="Where tables, sheet and images go.  [default: DIR's name with _table]")
@@ -99,14 +99,12 @@ def bench_table(
     Writes table.md, table.csv and table.tex, a contact sheet and every image.
 
     \b
-    featot bench_table textures/ --methods image,sliced,random --metric msot,copy
+    featot bench-table textures/ --methods image,sliced,random --metric msot,copy
     """
     from featot.comparison import METHODS, Case
 
     options, out = split_options(mixed, out)
-    settings = synthesis_settings(
-        {key: value for key, value in given.items() if value is not None} | {"options": options}
-    )
+    settings = _settings(given, options)
     chosen = _names(methods, "methods")
     for name in chosen:
         if name not in METHODS:
@@ -129,9 +127,14 @@ def bench_table(
     _run(lazy, cases, settings, metric, sheet=target / "table.png", quiet=quiet, folder=target)
 
 
+def _settings(given: dict[str, Any], options: dict[str, str]) -> Any:
+    changes = {key: value for key, value in given.items() if value is not None}
+    return synthesis_settings({**changes, "options": options})
+
+
 def _run(
     lazy: LazyRegistry,
-    cases: Any,
+    cases: Sequence[Case],
     settings: Any,
     metric: str | None,
     *,
@@ -140,59 +143,49 @@ def _run(
     folder: Path | None,
 ) -> None:
     """Goes through the cases, and writes the sheet, the tables and, into the folder, the images."""
-    from featot.comparison import compare, tables
-    from featot.exemplars import pixels
+    from featot.comparison import choose_metrics, compare, tables, write_contact_sheet
     from featot.files import check_writable, write_text
-    from featot.sheets import write_sheet
     from featot.tables import FORMATS
     from featot_cli.progress import progress_bar
 
     outputs = [sheet.with_suffix(suffix) for suffix in FORMATS]
     for file in (sheet, *outputs):
         check_writable(file)
-    metrics = _metrics(lazy, metric)
-    outcomes = []
+    names = None if metric is None else _names(metric, "metrics")
+    metrics = choose_metrics(names, settings.options, lazy.registry)
+    outcomes: list[Outcome] = []
+    interrupted = False
     with progress_bar(quiet=quiet) as show:
         for outcome in compare(cases, settings, metrics=metrics, callback=show, registry=lazy.registry):
             outcomes.append(outcome)
-            where = f"{outcome.case.row}, {outcome.case.column}"
-            if outcome.synthesis is None:
-                click.echo(f"featot: warning: {where}: {outcome.error}", err=True)
-            elif folder is not None:
-                outcome.synthesis.save(folder / f"{outcome.case.row}_{outcome.case.column}.png")
-            if outcome.synthesis is not None and not quiet:
-                scores = ", ".join(f"{name} {score:.4f}" for name, score in outcome.scores.items())
-                click.echo(f"{where}: {scores} ({outcome.synthesis.record['timings']['match']:.1f} s)", err=True)
+            _tell(outcome, quiet)
+            if outcome.synthesis is not None:
+                interrupted = outcome.synthesis.interrupted
+                if folder is not None:
+                    outcome.synthesis.save(folder / f"{outcome.case.row}_{outcome.case.column}.png")
     made = [outcome for outcome in outcomes if outcome.synthesis is not None]
     if not made:
         raise FeatotError("none of the syntheses could be made")
+    write_contact_sheet(outcomes, sheet)
     found = tables(outcomes, metrics)
-    rows, columns = found[0].rows, found[0].columns
-    by_place = {(o.case.row, o.case.column): o for o in made}
-    pictures = []
-    for row in rows:
-        exemplar = next(case.exemplar for case in cases if case.row == row)
-        line: list[Any] = [("exemplar" if len({c.exemplar for c in cases}) == 1 else row, pixels(exemplar))]
-        for column in columns:
-            outcome = by_place.get((row, column))
-            label = f"{row}, {column}" if outcome is None else _label(outcome)
-            line.append(None if outcome is None else (label, outcome.synthesis.image))
-        pictures.append(line)
-    write_sheet(pictures, sheet)
     for file in outputs:
         write_text(file, FORMATS[file.suffix](found))
     click.echo(FORMATS[".md"](found))
     if not quiet:
         click.echo(f"{sheet}; tables in {', '.join(file.name for file in outputs)}", err=True)
-    if made[-1].synthesis.interrupted:
+    if interrupted:
         raise click.exceptions.Exit(130)
     if len(made) < len(outcomes):
         raise click.exceptions.Exit(1)
 
 
-def _label(outcome: Any) -> str:
-    scores = "  ".join(f"{name} {score:.3f}" for name, score in outcome.scores.items())
-    return f"{outcome.case.row}, {outcome.case.column}\n{scores}"
+def _tell(outcome: Outcome, quiet: bool) -> None:
+    where = f"{outcome.case.row}, {outcome.case.column}"
+    if outcome.synthesis is None:
+        click.echo(f"featot: warning: {where}: {outcome.error}", err=True)
+    elif not quiet:
+        scores = ", ".join(f"{name} {score:.4f}" for name, score in outcome.scores.items())
+        click.echo(f"{where}: {scores} ({outcome.synthesis.record['timings']['match']:.1f} s)", err=True)
 
 
 def _names(text: str, what: str) -> list[str]:

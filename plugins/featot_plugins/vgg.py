@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -26,6 +27,7 @@ class VGG(FeatureExtractor):
 
     def __init__(self, options: VGGOptions) -> None:
         super().__init__(options)
+        self._seen: tuple[Tensor, tuple[object, ...], dict[str, Tensor]] | None = None
 
     def extract(
         self,
@@ -36,11 +38,18 @@ class VGG(FeatureExtractor):
         max_points: int | None = None,
     ) -> dict[str, Float[Tensor, "_ _"]]:
         levels = {}
-        for layer, responses in self._network.to(image.device)(image, boundary).items():
+        for layer, responses in self._responses(image, boundary).items():
             b, _, h, w = responses.shape
             stride = thinning((b, h, w), max_points, _MOST_STRIDE)
             levels[f"{layer} 1/{2**scale}"] = responses[:, :, ::stride, ::stride].movedim(1, 3).flatten(0, 2)
         return levels
+
+    def _responses(self, image: Tensor, boundary: Boundary) -> dict[str, Tensor]:
+        """Those of the last image are kept: thinned and whole levels of one image cost one pass of the network."""
+        state = boundary, image._version, torch.is_grad_enabled()
+        if self._seen is None or self._seen[0] is not image or self._seen[1] != state:
+            self._seen = image, state, self._network.to(image.device)(image, boundary)
+        return self._seen[2]
 
     @cached_property
     def _network(self) -> VGGNetwork:
