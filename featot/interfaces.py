@@ -217,6 +217,15 @@ class Loss(ABC):
     def __call__(self, points: Float[Tensor, "n d"], *, improve: bool = True) -> LossValue:
         """Compares the points with the target; first improves the inner state on them if ``improve``."""
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """The inner state that changes from call to call, so that a training can go on from it; {} for none."""
+        return {}
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
+        """Goes on from what `state_dict` gave, in a loss made with the same target, options and random numbers."""
+        if tensors:
+            raise KeyError(f"{type(self).__name__} has no state {min(tensors)!r}")
+
     def distance(self, points: Float[Tensor, "n d"]) -> float:
         """How far the points are from the target, to compare several clouds by; takes its time where that helps."""
         with torch.no_grad():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -105,6 +105,22 @@ class Problem:
             for name, points in levels.items():
                 yield term, points, term.losses[name](points, improve=improve)
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """The inner states of all losses, by number of the term, level and name."""
+        return {
+            f"{number}.{level}.{name}": tensor
+            for number, term in enumerate(self.terms)
+            for level, loss in term.losses.items()
+            for name, tensor in loss.state_dict().items()
+        }
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
+        """Goes on from what `state_dict` gave at this stage. Raises KeyError where something is missing."""
+        for number, term in enumerate(self.terms):
+            for level, loss in term.losses.items():
+                names = loss.state_dict()
+                loss.load_state_dict({name: tensors[f"{number}.{level}.{name}"] for name in names})
+
     def distance(self) -> float:
         """How far the image is from the exemplars at the finest level, as precisely as the losses can say."""
         self.offset = (0, 0)
@@ -116,7 +132,9 @@ class Problem:
         return total
 
 
-class _Adam:
+class Adam:
+    """torch's Adam; its state can be kept and taken up again."""
+
     def __init__(self, param: Parametrization, problem: Problem) -> None:
         self.problem = problem
         self.optimizer = torch.optim.Adam(param.parameters(), betas=(0.9, 0.99))
@@ -129,6 +147,15 @@ class _Adam:
         loss.backward()
         self.optimizer.step()
         return float(loss.detach())
+
+    def state(self) -> dict[int, dict[str, Tensor]]:
+        """What it has learnt of each parameter, by number."""
+        found: dict[int, dict[str, Tensor]] = self.optimizer.state_dict()["state"]
+        return found
+
+    def load_state(self, state: Mapping[int, Mapping[str, Tensor]]) -> None:
+        """Goes on from what `state` gave."""
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
 
 
 class _LBFGS:
@@ -174,7 +201,7 @@ class _ClosedForm:
 
 
 UPDATES: dict[str, Callable[[Parametrization, Problem], Callable[[float], float]]] = {
-    "adam": _Adam,
+    "adam": Adam,
     "lbfgs": _LBFGS,
     "closed-form": _ClosedForm,
 }

@@ -23,6 +23,7 @@ COMMANDS = {
     "eval": ("featot_cli.eval:evaluate", "Score images against their exemplar: a table of metrics."),
     "grid": ("featot_cli.grid:grid", "Compare features and losses on an exemplar: a contact sheet and a table."),
     "bench-table": ("featot_cli.grid:bench_table", "Compare methods on a folder of exemplars: the paper's table."),
+    "train": ("featot_cli.train:train", "Train a generator network: afterwards any size at once."),
     "sample": ("featot_cli.sample:sample", "Make images of any size with a trained model."),
     "export": ("featot_cli.sample:export", "Write a trained model as an ONNX graph."),
     "plugins": ("featot_cli.plugins:plugins", "List the plugins: owner, version, summary, options."),

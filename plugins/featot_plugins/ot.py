@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -47,6 +49,12 @@ class OTLoss(Loss):
         softened = squared + max(1e-6 * self.spread, torch.finfo(squared.dtype).tiny)
         curvature = p / 2 * softened.detach() ** (p / 2 - 1) / len(points)
         return LossValue((softened ** (p / 2)).mean(), curvature)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"psi": self.psi, "age": torch.tensor(self.age)}
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
+        self.psi, self.age = tensors["psi"].to(self.psi), int(tensors["age"])
 
     def distance(self, points: Float[Tensor, "n d"]) -> float:
         """The transport cost for the squared cost to within a few per cent: ψ lags behind, its F says too little."""

@@ -1,0 +1,259 @@
+"""`featot train`: a generator from an exemplar."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import signal
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from featot.errors import UsageError
+from featot_cli.common import PluginCommand, mixed_option, problem_options, quiet_option, split_options
+from featot_cli.main import LazyRegistry, pass_registry
+
+if TYPE_CHECKING:
+    from featot.training import Training, TrainingState
+
+_SAMPLE_SECONDS, _CHECKPOINT_SECONDS = 30.0, 120.0
+
+
+@click.command(cls=PluginCommand)
+@click.argument("exemplars", nargs=-1, metavar="EXEMPLAR...")
+@mixed_option
+@click.option("--out", metavar="FILE", help="The model to write.  [default: EXEMPLAR's name with .safetensors]")
+@click.option("--steps", type=int, help="Steps of the optimiser.  [default: 2000]")
+@click.option("--minutes", type=float, help="End after this time, if the steps take longer.")
+@click.option("--size", metavar="HxW", help="Of the images it learns from.  [default: EXEMPLAR's, at most 256]")
+@problem_options
+@click.option("--rate", type=float, help="Adam's rate at the start.  [default: 0.02]")
+@click.option("--max-points", type=int, help="Thin levels with more points than this.  [default: 8192]")
+@click.option(
+    "--augment", metavar="A,B", help="Also learn from the exemplar's quarter turns (rot90), mirrored (flip)."
+)
+@click.option("--seed", type=int, help="The same seed and steps give the same model.  [default: 0]")
+@click.option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.  [default: auto]")
+@click.option("--run", "folder", metavar="DIR", help="Where checkpoint, curve and samples go.  [default: runs/MODEL]")
+@click.option("--resume", metavar="DIR", help="Go on with the run in this folder, to its end.")
+@quiet_option
+@click.option("--json", "as_json", is_flag=True, help="Print the record of the training as JSON.")
+@pass_registry
+def train(
+    lazy: LazyRegistry,
+    /,
+    exemplars: tuple[str, ...],
+    mixed: tuple[str, ...],
+    out: str | None,
+    folder: str | None,
+    resume: str | None,
+    quiet: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Train a generator network on EXEMPLAR's features; `featot sample` then makes images of any size at once.
+
+    In the run's folder are config.json, curve.csv, samples, and a checkpoint that is written every two minutes and on
+    Ctrl-C or SIGTERM; --resume goes on from it, on the CPU bit for bit. Where TensorBoard is installed, its logs too.
+
+    \b
+    featot train bricks.png --minutes 10 -o bricks.safetensors
+    featot train bricks.png --features vgg --loss gram --param texnet -o vgg.weights=vgg19.pth
+    featot train --resume runs/bricks
+    featot sample bricks.safetensors --size 2048
+    """
+    from featot.files import check_writable
+
+    options, out = split_options(mixed, out)
+    changes = {name: value for name, value in given.items() if value not in (None, ())}
+    if resume is not None:
+        if exemplars or options or out or folder or changes:
+            raise UsageError("--resume goes on with a run as it was; it takes no exemplar and no settings")
+        training, place, model = _resumed(lazy, Path(resume))
+    else:
+        if not exemplars:
+            raise UsageError("which image? Expected an EXEMPLAR, as in: featot train bricks.png --minutes 10")
+        model = Path(out) if out is not None else Path(f"{Path(exemplars[0]).stem}.safetensors")
+        if model.suffix != ".safetensors":
+            raise UsageError(f"expected a model .safetensors, got {model}")
+        place = Path(folder) if folder is not None else Path("runs") / model.stem
+        training = _begun(lazy, exemplars, {**changes, "options": options}, place, model)
+    check_writable(model)
+    checkpoint, curve = place / "checkpoint.safetensors", place / "curve.csv"
+    last_saved = time.monotonic()
+
+    def keep(state: TrainingState) -> None:
+        nonlocal last_saved
+        if time.monotonic() - last_saved > _CHECKPOINT_SECONDS:
+            training.save_checkpoint(checkpoint)
+            last_saved = time.monotonic()
+
+    with _stop_on_signals() as stop, _progress(quiet or as_json) as show, _samples(place, training, lazy) as sample:
+
+        def callback(state: TrainingState) -> None:
+            sample(state, show(state))
+            keep(state)
+
+        training.run(callback, stop)
+    training.save_checkpoint(checkpoint)
+    _write_curve(training, curve)
+    if training.fraction < 1:
+        click.echo(f"featot: stopped at step {training.steps}; go on with: featot train --resume {place}", err=True)
+        raise click.exceptions.Exit(130)
+    training.save(model)
+    if as_json:
+        click.echo(json.dumps(training.record()))
+    elif not quiet:
+        what = f"{training.steps} steps, loss {training.losses[-1]:.4g}, {training.seconds:.0f} s"
+        click.echo(f"{model}  {what}; run in {place}; try: featot sample {model} --size 1024")
+
+
+def _begun(
+    lazy: LazyRegistry, exemplars: tuple[str, ...], changes: dict[str, Any], place: Path, model: Path
+) -> Training:
+    """A new training, with its folder and its config.json."""
+    from featot.exemplars import Sources
+    from featot.files import write_text
+    from featot.images import parse_size
+    from featot.training import Training, TrainingSettings
+
+    if "size" in changes:
+        changes["size"] = parse_size(changes["size"])
+    for name, joint in (("features", "+"), ("loss", ",")):
+        if name in changes:
+            changes[name] = joint.join(changes[name])
+    if "augment" in changes:
+        changes["augment"] = tuple(name.strip() for name in changes["augment"].split(","))
+    training = Training(Sources(exemplars=exemplars), TrainingSettings(**changes), lazy.registry)
+    if (place / "checkpoint.safetensors").exists():
+        raise UsageError(f"there is a run in {place} already: go on with --resume {place}, or name another --run")
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder {place}: {error.strerror}") from error
+    config = {"model": str(model.resolve()), **training.record()}
+    write_text(place / "config.json", json.dumps(config, indent=1) + "\n")
+    return training
+
+
+def _resumed(lazy: LazyRegistry, place: Path) -> tuple[Training, Path, Path]:
+    """The training of the run in ``place``, where it was left."""
+    import torch
+
+    from featot.checkpoints import read_checkpoint
+    from featot.exemplars import Sources
+    from featot.training import Training, recorded_settings
+
+    if not place.is_dir():
+        raise UsageError(f"there is no folder {place}; --resume expects the folder of a run, such as runs/bricks")
+    checkpoint = place / "checkpoint.safetensors"
+    header, _ = read_checkpoint(checkpoint)
+    try:
+        model = Path(json.loads((place / "config.json").read_text("utf-8"))["model"])
+        pictures = [header["pictures"]["exemplar"], *header["pictures"]["more_exemplars"]]
+        paths = [picture["path"] for picture in pictures]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"cannot go on with {place}: its config.json is gone or damaged ({error})") from None
+    torch.set_num_threads(header["threads"])  # sums depend on how they are shared out
+    training = Training(Sources(exemplars=paths), recorded_settings(header), lazy.registry)
+    if [training.pictures["exemplar"], *training.pictures["more_exemplars"]] != pictures:
+        warnings.warn(f"an exemplar of {place} has changed: the model learns the new one now", stacklevel=1)
+    training.load_checkpoint(checkpoint)
+    return training, place, model
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[Any]:
+    """Whether Ctrl-C or SIGTERM came: the step under way is finished first. A second one ends at once."""
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Any]:
+    """Moves a bar on standard error: step, loss, time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("step {task.fields[step]}"),
+        BarColumn(),
+        TextColumn("loss {task.fields[loss]}  msot {task.fields[msot]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as progress:
+        bar = progress.add_task("", total=1.0, step="–", loss="–", msot="–")
+
+        def show(state: TrainingState) -> Any:
+            progress.update(bar, completed=state.fraction, step=state.step, loss=f"{state.loss:.4f}")
+            return lambda score: progress.update(bar, msot=f"{score:.4f}")
+
+        yield show
+
+
+@contextmanager
+def _samples(place: Path, training: Training, lazy: LazyRegistry) -> Iterator[Any]:
+    """Every half a minute scores a sample and writes it to the run's folder, and to TensorBoard where that is."""
+    from featot.images import write_image
+
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+
+        board: Any = SummaryWriter(str(place))
+    except ImportError:
+        board = None
+    plugin = lazy.registry.get("metric", "msot")
+    msot = plugin.create(plugin.build_options({"points": 500, "draws": 1}))
+    last = time.monotonic()
+
+    def sample(state: TrainingState, tell: Any) -> None:
+        nonlocal last
+        if board is not None:
+            board.add_scalar("loss", state.loss, state.step)
+        if time.monotonic() - last < _SAMPLE_SECONDS:
+            return
+        image = state.image()
+        write_image(image, place / f"sample_{state.step:06d}.png")
+        score = msot(image, training.exemplar.cpu())
+        tell(score)
+        if board is not None:
+            board.add_scalar("msot", score, state.step)
+            board.add_image("sample", image[0], state.step)
+        last = time.monotonic()
+
+    try:
+        yield sample
+    finally:
+        if board is not None:
+            board.close()
+
+
+def _write_curve(training: Training, path: Path) -> None:
+    from featot.files import write_text
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["step", "loss"])
+    writer.writerows(enumerate(training.losses, start=1))
+    write_text(path, text.getvalue())

@@ -1,0 +1,276 @@
+"""Training: a generator learns the exemplar's feature distributions once, and then makes any size at once.
+
+It is Algorithm 2 of Houdard et al. 2021: the same problem as a synthesis, whose image is drawn anew at each step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from featot import provenance
+from featot.checkpoints import flattened, nested, read_checkpoint, write_checkpoint
+from featot.errors import FeatotError, UsageError
+from featot.exemplars import Pictures, Sources, check_augment
+from featot.files import AnyPath
+from featot.interfaces import Generator, Size
+from featot.models import save_model
+from featot.options import build
+from featot.plugins import Registered, Registry, load_registry
+from featot.problem import Adam, Problem, Stage
+from featot.recipe import Recipe
+from featot.tasks import DEFAULT_LOSS, find_device
+
+_SIDE = 256  # pixels of the images it learns from, where none are asked for
+_FINAL = 0.05  # of the rate at the start
+_CELL = 32  # pixels: sides are multiples of it, so that the noise of every scale fits
+_WARM = 20  # first steps, over which the average of the weights is still short
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """Everything that decides a training: equal settings give equal models on one machine, without ``minutes``.
+
+    ``size``: of the images that it learns from, in pixels (None: the exemplar's, at most 256). ``steps``: of the
+    optimiser; ``minutes``: the time after which it ends even so, the rate falling accordingly. ``rate``: Adam's, at
+    the start; it falls to a twentieth by half a cosine. ``average``: the share that the mean of the weights, which is
+    the model, keeps at each step. The others: see `featot.tasks.SynthesisSettings`.
+    """
+
+    size: Size | None = None
+    features: str = "pyramid"
+    param: str = "texnet_lite"
+    loss: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    steps: int = 2000
+    minutes: float | None = None
+    rate: float = 0.02
+    average: float = 0.98
+    max_points: int = 8192
+    augment: tuple[str, ...] = ()
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("max_points", 1), ("seed", 0)):
+            if not least <= getattr(self, name) < 2**63:
+                raise UsageError(f"expected {name} of at least {least}, got {getattr(self, name)}")
+        if self.minutes is not None and not 0 < self.minutes < math.inf:
+            raise UsageError(f"expected minutes above 0, got {self.minutes:g}")
+        if not 0 < self.rate < math.inf:
+            raise UsageError(f"expected a rate above 0, got {self.rate:g}")
+        if not 0 <= self.average < 1:
+            raise UsageError(f"expected an average of at least 0 and below 1, got {self.average:g}")
+        check_augment(self.augment)
+
+
+def _training_size(pictures: Pictures) -> Size:
+    h, w = (max(_CELL, min(_SIDE, side) // _CELL * _CELL) for side in pictures.smallest)
+    return h, w
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingState:
+    """What a callback sees after each step; ``image()``: see `Training.image`."""
+
+    step: int
+    num_steps: int
+    fraction: float
+    loss: float
+    seconds: float
+    image: Callable[[], Tensor] = field(repr=False)
+
+
+class Training:
+    """A training that can be stopped, written to a checkpoint, and gone on with, bit for bit on the CPU.
+
+    Raises `featot.UsageError` for settings that make no sense, and for a parametrization that is no generator.
+    """
+
+    def __init__(self, sources: Sources, settings: TrainingSettings, registry: Registry | None = None) -> None:
+        self.settings = settings
+        self.recipe = Recipe.choose(
+            load_registry() if registry is None else registry,
+            features=settings.features,
+            param=settings.param,
+            loss=settings.loss,
+            default_loss=DEFAULT_LOSS["adam"],
+            options=settings.options,
+            presets={},
+            objects={},
+        )
+        param = self.recipe.parametrization()
+        if not isinstance(param, Generator):
+            raise UsageError(f"parametrization {settings.param!r} cannot be trained; expected one such as 'texnet'")
+        self.generator = param
+        pictures = sources.read()
+        self.pictures = pictures.record
+        self.device = find_device(settings.device)
+        self.size = settings.size or _training_size(pictures)
+        self.steps: int = 0
+        self.seconds = 0.0
+        self.losses: list[float] = []
+        self._random = torch.Generator().manual_seed(settings.seed)
+        images, masks = pictures.varied(settings.augment)
+        images = [image.to(self.device) for image in images]
+        self.exemplar = images[0]
+        self.generator.initialize(self.exemplar, self.size, self._random)
+        terms = self.recipe.terms(images, masks=masks)
+        self._problem = Problem(self.generator, terms, settings.max_points, self._random)
+        self._problem.enter(Stage(scale=0, size=self.size, num_steps=settings.steps, rate=(settings.rate,) * 2))
+        self._update = Adam(self.generator, self._problem)
+        self._mean = [theta.detach().clone() for theta in self.generator.parameters()]
+
+    @property
+    def fraction(self) -> float:
+        """How much of the training is done."""
+        parts = [self.steps / self.settings.steps]
+        if self.settings.minutes is not None:
+            parts.append(self.seconds / (60 * self.settings.minutes))
+        return min(1.0, max(parts))
+
+    def run(
+        self,
+        callback: Callable[[TrainingState], None] | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Goes on to the end, or until ``stop()``, which is asked after each step.
+
+        Raises `featot.FeatotError` if the loss stops being finite.
+        """
+        while self.fraction < 1 and not stop():
+            begin = time.perf_counter()
+            self._step()
+            self.seconds += time.perf_counter() - begin
+            if callback is not None:
+                state = TrainingState(
+                    step=self.steps,
+                    num_steps=self.settings.steps,
+                    fraction=self.fraction,
+                    loss=self.losses[-1],
+                    seconds=self.seconds,
+                    image=self.image,
+                )
+                callback(state)
+
+    def _step(self) -> None:
+        self._problem.move(0)
+        falling = (1 + math.cos(math.pi * self.fraction)) / 2
+        loss = self._update(self.settings.rate * (_FINAL + (1 - _FINAL) * falling))
+        if not math.isfinite(loss):
+            raise FeatotError(f"the loss became {loss} at step {self.steps}; try a smaller rate")
+        self.steps += 1
+        self.losses.append(loss)
+        keep = min(self.settings.average, self.steps / (self.steps + _WARM))
+        with torch.no_grad():
+            for mean, theta in zip(self._mean, self.generator.parameters(), strict=True):
+                mean.lerp_(theta, 1 - keep)
+
+    def image(self) -> Tensor:
+        """What the mean of the weights makes of one fixed noise, ``(1, c, h, w)`` in [0, 1], on the CPU."""
+        with self._mean_weights(), torch.no_grad():
+            made = self.generator(self.size, torch.Generator().manual_seed(self.settings.seed + 1))
+        return made[:1].clamp(0, 1).cpu()
+
+    def save(self, path: AnyPath) -> None:
+        """Writes the mean of the weights, calibrated, as a model for `featot.load_model`."""
+        with self._mean_weights():
+            self.generator.calibrate(self.size, torch.Generator().manual_seed(self.settings.seed + 2))
+            save_model(path, self.generator, self._plugin, self.record())
+
+    def record(self) -> dict[str, Any]:
+        """What a model file says of its training."""
+        settings = {**dataclasses.asdict(self.settings), **self.recipe.settings(), "size": self.size}
+        return {
+            "task": "train",
+            **self.pictures,
+            "settings": settings,
+            "device": provenance.describe_device(self.device),
+            "steps": self.steps,
+            "seconds": round(self.seconds, 2),
+            "finished": self.fraction >= 1,
+            "loss": self.losses[-1] if self.losses else None,
+        }
+
+    def save_checkpoint(self, path: AnyPath) -> None:
+        """Writes all that `load_checkpoint` needs to go on, whole or not at all."""
+        header = {
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "losses": self.losses,
+            "pictures": self.pictures,
+            "threads": torch.get_num_threads(),
+            "settings": dataclasses.asdict(self.settings),
+        }
+        parts = {
+            "weights": self.generator.state_dict(),
+            "mean": {str(i): mean for i, mean in enumerate(self._mean)},
+            "adam": flattened(self._update.state()),
+            "losses": self._problem.state_dict(),
+            "random": {"state": self._random.get_state()},
+        }
+        write_checkpoint(path, header, parts)
+
+    def load_checkpoint(self, path: AnyPath) -> None:
+        """Goes back to the state in which `save_checkpoint` wrote ``path``; for a training of the same settings.
+
+        Raises `featot.UsageError` for any other file.
+        """
+        header, parts = read_checkpoint(path)
+        try:
+            self.generator.load_state_dict(parts["weights"], self.device)
+            for i, mean in enumerate(self._mean):
+                mean.copy_(parts["mean"][str(i)])
+            self._update.load_state(nested(parts["adam"]))
+            self._problem.load_state_dict(parts["losses"])
+            self._random.set_state(parts["random"]["state"])
+            self.steps, self.seconds = int(header["steps"]), float(header["seconds"])
+            self.losses = [float(loss) for loss in header["losses"]]
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            why = " ".join(str(error).split()[:20])
+            raise UsageError(f"cannot go on from {path}: it does not fit these settings ({why})") from None
+
+    @property
+    def _plugin(self) -> Registered:
+        return self.recipe.plugins["param"]
+
+    def _mean_weights(self) -> _Swapped:
+        return _Swapped(self.generator.parameters(), self._mean)
+
+
+def recorded_settings(header: Mapping[str, Any]) -> TrainingSettings:
+    """The settings in a checkpoint's header. Raises `featot.UsageError` where they are damaged."""
+    try:
+        values = dict(header["settings"])
+        options = dict(values.pop("options"))
+        settings: TrainingSettings = build(TrainingSettings, values, "a training")
+        return dataclasses.replace(settings, options=options)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"the checkpoint's settings are damaged ({error})") from None
+
+
+class _Swapped:
+    """While it is entered, the parameters have other values."""
+
+    def __init__(self, parameters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+        self.parameters, self.values = parameters, values
+        self.kept: list[Tensor] = []
+
+    def __enter__(self) -> None:
+        self.kept = [theta.detach().clone() for theta in self.parameters]
+        self._set(self.values)
+
+    def __exit__(self, *_: object) -> None:
+        self._set(self.kept)
+
+    @torch.no_grad()
+    def _set(self, values: Sequence[Tensor]) -> None:
+        for theta, value in zip(self.parameters, values, strict=True):
+            theta.copy_(value)

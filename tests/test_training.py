@@ -1,0 +1,207 @@
+"""Training a generator: what it learns, and that it can be left and taken up again."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from featot.checkpoints import read_checkpoint
+from featot.errors import FeatotError, UsageError
+from featot.exemplars import Sources
+from featot.interfaces import Loss
+from featot.models import load_model
+from featot.noise import NoiseField
+from featot.render import render
+from featot.training import Training, TrainingSettings, recorded_settings
+
+OPTIONS = {"param.scales": 3, "width": 4, "targets": 64}
+
+
+def _stripes(side=32):
+    rows = torch.arange(side)[:, None]
+    return 0.2 + 0.6 * ((rows + torch.arange(side)) % 8 < 4).float().expand(3, side, side)
+
+
+def _training(exemplar=None, **changes):
+    settings = {"size": (32, 32), "steps": 6, "options": OPTIONS, **changes}
+    return Training(Sources(exemplars=[_stripes() if exemplar is None else exemplar]), TrainingSettings(**settings))
+
+
+def _weights(training):
+    return [theta.detach().clone() for theta in training.generator.parameters()]
+
+
+def test_it_learns():
+    training = _training(steps=150)
+    training.run()
+    first, last = training.losses[:5], training.losses[-5:]
+    assert sum(last) < 0.5 * sum(first)
+    assert training.fraction == 1
+
+
+def test_equal_settings_give_equal_models():
+    for seed, same in ((0, True), (1, False)):
+        runs = [_training(seed=0), _training(seed=seed)]
+        for training in runs:
+            training.run()
+        equal = all(torch.equal(a, b) for a, b in zip(*map(_weights, runs), strict=True))
+        assert equal == same
+
+
+@pytest.mark.parametrize("features", ["pyramid", "pyramid+0.5*random_conv"])
+def test_a_run_that_was_left_ends_as_an_unbroken_one_bit_for_bit(tmp_path, features):
+    options = {**OPTIONS, "random_conv.filters": 4} if "+" in features else OPTIONS
+    whole, broken = (_training(features=features, options=options) for _ in range(2))
+    whole.run()
+    broken.run(stop=lambda: broken.steps == 3)
+    assert broken.steps == 3
+    broken.save_checkpoint(tmp_path / "c.safetensors")
+    again = _training(features=features, options=options)
+    again.load_checkpoint(tmp_path / "c.safetensors")
+    again.run()
+    assert again.losses == whole.losses
+    assert all(torch.equal(a, b) for a, b in zip(_weights(again), _weights(whole), strict=True))
+    for training, name in ((whole, "a"), (again, "b")):
+        training.save(tmp_path / f"{name}.safetensors")
+    models = [load_file(tmp_path / f"{name}.safetensors") for name in "ab"]
+    assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
+
+
+def test_the_checkpoint_holds_psi(tmp_path):
+    training = _training()
+    training.run(stop=lambda: training.steps == 2)
+    training.save_checkpoint(tmp_path / "c.safetensors")
+    _, parts = read_checkpoint(tmp_path / "c.safetensors")
+    psi = [tensor for name, tensor in parts["losses"].items() if name.endswith("psi")]
+    assert psi
+    assert all(tensor.abs().max() > 0 for tensor in psi)
+
+
+def test_settings_come_back_from_the_checkpoint(tmp_path):
+    training = _training(augment=("flip",), rate=0.01, minutes=3.0)
+    training.save_checkpoint(tmp_path / "c.safetensors")
+    header, _ = read_checkpoint(tmp_path / "c.safetensors")
+    assert recorded_settings(header) == training.settings
+
+
+def test_the_model_is_the_mean_of_the_weights(tmp_path):
+    training = _training(average=0.9)
+    training.run()
+    training.save(tmp_path / "m.safetensors")
+    saved = load_file(tmp_path / "m.safetensors")
+    names = [name for name, _ in training.generator._made().named_parameters()]
+    means = dict(zip(names, training._mean, strict=True))
+    assert all(torch.equal(saved[name], mean) for name, mean in means.items())
+    assert not all(torch.equal(mean, theta) for mean, theta in zip(training._mean, _weights(training), strict=True))
+
+
+def test_a_saved_model_makes_images(tmp_path):
+    training = _training(steps=150)
+    training.run()
+    training.save(tmp_path / "m.safetensors")
+    model = load_model(tmp_path / "m.safetensors")
+    record = model.header["record"]
+    assert (record["task"], record["steps"], record["finished"]) == ("train", 150, True)
+    assert model.header["exemplar"] == record["exemplar"]["sha256"]
+    json.dumps(record)
+    frozen = model.generator.freeze()
+    images = [render(frozen, NoiseField(seed), range(40), range(56)) for seed in (0, 1)]
+    assert abs(float(images[0].mean()) - float(_stripes().mean())) < 0.1
+    assert (images[0] - images[1]).abs().mean() > 0.05, "two seeds must not give one image"
+
+
+def test_looking_at_it_changes_nothing():
+    quiet, watched = _training(), _training()
+    quiet.run()
+    seen = []
+    watched.run(lambda state: seen.append((state.step, state.loss, state.image())))
+    assert watched.losses == quiet.losses == [loss for _, loss, _ in seen]
+    assert [step for step, _, _ in seen] == list(range(1, 7))
+    assert seen[0][2].shape == (1, 3, 32, 32)
+    assert 0 <= float(seen[0][2].min()) <= float(seen[0][2].max()) <= 1
+
+
+def test_time_is_a_budget():
+    training = _training(steps=10**6, minutes=0.005)
+    training.run()
+    assert 0.3 <= training.seconds < 5
+    assert training.steps < 10**6
+    assert training.fraction == 1
+
+
+@pytest.mark.parametrize("param", ["texnet", "texnet_lite"])
+@pytest.mark.parametrize("loss", ["gram", "sliced", "moments", "ot"])
+def test_any_loss(param, loss):
+    training = _training(param=param, loss=loss, options={"param.scales": 3})
+    training.run(stop=lambda: training.steps == 2)
+    assert len(training.losses) == 2
+
+
+def test_several_exemplars_with_turns():
+    exemplars = [_stripes(), 1 - _stripes(40)]
+    training = Training(
+        Sources(exemplars=exemplars),
+        TrainingSettings(size=(32, 32), steps=1, options=OPTIONS, augment=("rot90", "flip")),
+    )
+    training.run()
+    assert training.steps == 1
+
+
+@pytest.mark.parametrize(("side", "size"), [(31, 32), (100, 96), (700, 256)])
+def test_the_size_it_learns_at(side, size):
+    assert _training(torch.rand(3, side, side), size=None).size == (size, size)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps of at least 1, got 0"),
+        ({"minutes": 0.0}, "minutes above 0"),
+        ({"rate": -1.0}, "rate above 0"),
+        ({"average": 1.0}, "average of at least 0 and below 1"),
+        ({"param": "image", "options": {}}, "'image' cannot be trained; expected one such as 'texnet'"),
+        ({"param": "texnte"}, "unknown param plugin 'texnte'; did you mean 'texnet'"),
+    ],
+)
+def test_settings_that_make_no_sense(changes, message):
+    with pytest.raises(UsageError, match=message):
+        _training(**changes)
+
+
+def test_files_that_are_no_checkpoint(tmp_path):
+    training = _training()
+    good = tmp_path / "good.safetensors"
+    training.save_checkpoint(good)
+    (tmp_path / "cut.safetensors").write_bytes(good.read_bytes()[:-100])
+    save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
+    header = {"format": 99, "settings": {}}
+    save_file({"x": torch.zeros(1)}, tmp_path / "newer.safetensors", {"featot_training": json.dumps(header)})
+    messages = {
+        "missing": "there is no file",
+        "cut": "truncated, damaged or no checkpoint",
+        "other": "no checkpoint of featot train",
+        "newer": "of a newer featot",
+    }
+    for name, message in messages.items():
+        with pytest.raises(UsageError, match=message):
+            training.load_checkpoint(tmp_path / f"{name}.safetensors")
+    with pytest.raises(UsageError, match="does not fit"):
+        _training(options={**OPTIONS, "width": 6}).load_checkpoint(good)
+
+
+def test_a_loss_that_is_no_number_ends_it():
+    training = _training(rate=1e30)
+    with pytest.raises(FeatotError, match=r"the loss became (nan|inf) at step \d; try a smaller rate"):
+        training.run()
+
+
+def test_a_loss_without_state_takes_none():
+    class Plain(Loss):
+        def __call__(self, points, *, improve=True):
+            raise NotImplementedError
+
+    loss = Plain(None, None, None)
+    loss.load_state_dict(loss.state_dict())
+    with pytest.raises(KeyError, match="Plain has no state 'psi'"):
+        loss.load_state_dict({"psi": torch.zeros(1)})
