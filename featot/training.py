@@ -179,6 +179,19 @@ class Training:
             made = self.generator(self.size, torch.Generator().manual_seed(self.settings.seed + 1))
         return made[:1].clamp(0, 1).cpu()
 
+    def diversity(self) -> float:
+        """How much two images differ: 1 as two that know nothing of one another do, 0 if they are the same.
+
+        The mean squared difference of two seeds' images over twice the variance of their pixels. A generator that
+        ignores its noise, and so makes one image only, is no generator.
+        """
+        with self._mean_weights(), torch.no_grad():
+            seeds = (self.settings.seed + 1, self.settings.seed + 2)
+            made = [self.generator(self.size, torch.Generator().manual_seed(seed))[:1] for seed in seeds]
+        first, second = (image.double() for image in made)
+        variance = torch.cat([first, second]).var(dim=(0, 2, 3), correction=0).sum()
+        return float((first - second).square().mean((0, 2, 3)).sum() / (2 * variance).clamp(min=1e-12))
+
     def save(self, path: AnyPath) -> None:
         """Writes the mean of the weights, calibrated, as a model for `featot.load_model`."""
         with self._mean_weights():
@@ -197,6 +210,7 @@ class Training:
             "seconds": round(self.seconds, 2),
             "finished": self.fraction >= 1,
             "loss": self.losses[-1] if self.losses else None,
+            "diversity": round(self.diversity(), 4),
         }
 
     def save_checkpoint(self, path: AnyPath) -> None:

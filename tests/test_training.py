@@ -111,6 +111,17 @@ def test_a_saved_model_makes_images(tmp_path):
     assert (images[0] - images[1]).abs().mean() > 0.05, "two seeds must not give one image"
 
 
+def test_diversity_tells_a_generator_from_a_memory():
+    """Noise without effect makes one image; noise of full effect two that know nothing of one another."""
+    training = _training()
+    assert training.diversity() > 0.7
+    with torch.no_grad():
+        for mean in training._mean:
+            mean.zero_()  # the same constant image for every seed
+    assert training.diversity() == 0
+    assert training.record()["diversity"] == 0
+
+
 def test_looking_at_it_changes_nothing():
     quiet, watched = _training(), _training()
     quiet.run()

@@ -70,6 +70,9 @@ problem_options = _group(
         help="How it is compared: a name, a weighted sum, or for one of the features vgg=gram.  [default: ot+sliced]",
     ),
 )
+weights_option = click.option(
+    "--weights", metavar="FILE", help="VGG's weights, .pth or .safetensors; the same as -o vgg.weights=FILE."
+)
 loop_options = _group(
     click.option("--steps", type=int, help="Steps at the finest level.  [default: --quality's; 500 with --levels 1]"),
     click.option("--levels", type=int, help="Resolutions from coarse to fine; 1 is the paper's plain algorithm."),
@@ -83,9 +86,11 @@ loop_options = _group(
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress bar, no summary.")
 
 
-def split_options(mixed: tuple[str, ...], out: str | None) -> tuple[dict[str, str], str | None]:
+def split_options(
+    mixed: tuple[str, ...], out: str | None, weights: str | None = None
+) -> tuple[dict[str, str], str | None]:
     """The options KEY=VALUE among the values of -o, and the output, given by -o or by --out."""
-    options: dict[str, str] = {}
+    options = {} if weights is None else {"vgg.weights": weights}
     outputs = [] if out is None else [out]
     for text in mixed:
         key, equals, value = text.partition("=")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from featot.errors import FeatotError, UsageError
-from featot_cli.common import PluginCommand, split_options
+from featot_cli.common import PluginCommand, split_options, weights_option
 from featot_cli.main import LazyRegistry, pass_registry
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class MetricCommand(PluginCommand):
     "--metric", "metrics", multiple=True, metavar="A,B,...", help="The metrics.  [default: all that can run]"
 )
 @click.option("-o", "mixed", multiple=True, metavar="KEY=VALUE", help="An option of a metric: msot.scales=3.")
+@weights_option
 @click.option("--csv", "csv_file", metavar="FILE", help="Also write the table here, as CSV in full precision.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print JSON instead of the table, with the details of each score."
@@ -42,6 +43,7 @@ def evaluate(
     exemplar: str | None,
     metrics: tuple[str, ...],
     mixed: tuple[str, ...],
+    weights: str | None,
     csv_file: str | None,
     as_json: bool,
 ) -> None:
@@ -52,7 +54,7 @@ def evaluate(
 
     \b
     featot eval wall.png --exemplar bricks.png
-    featot eval a.png b.png --exemplar bricks.png --metric msot,vgg -o vgg.weights=vgg19.pth --csv scores.csv
+    featot eval a.png b.png --exemplar bricks.png --metric msot,vgg --weights vgg19.pth --csv scores.csv
     """
     # Imported here, with torch: --help does not wait for it.
     import featot
@@ -62,7 +64,7 @@ def evaluate(
         raise UsageError("which images? Expected an IMAGE, as in: featot eval wall.png --exemplar bricks.png")
     if exemplar is None:
         raise UsageError(f"which exemplar? Expected --exemplar, as in: featot eval {images[0]} --exemplar bricks.png")
-    options, out = split_options(mixed, None)
+    options, out = split_options(mixed, None, weights)
     if out is not None:
         raise UsageError(f"bad option {out!r}: expected KEY=VALUE, as in -o msot.scales=3")
     if csv_file is not None:

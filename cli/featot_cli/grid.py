@@ -18,6 +18,7 @@ from featot_cli.common import (
     quiet_option,
     split_options,
     synthesis_settings,
+    weights_option,
 )
 from featot_cli.main import LazyRegistry, pass_registry
 
@@ -37,6 +38,7 @@ metric_option = click.option(
 @click.option("--features", metavar="A,B", default="pyramid,vgg", show_default=True, help="The rows.")
 @click.option("--loss", metavar="A,B", default="ot,gram", show_default=True, help="The columns.")
 @metric_option
+@weights_option
 @image_options
 @loop_options
 @quiet_option
@@ -47,6 +49,7 @@ def grid(
     exemplar: str,
     mixed: tuple[str, ...],
     out: str | None,
+    weights: str | None,
     features: str,
     loss: str,
     metric: str | None,
@@ -59,12 +62,12 @@ def grid(
     Patches and Gram does not work; the other three do. Beside the sheet goes the table, as .md and .csv.
 
     \b
-    featot grid bricks.png -o vgg.weights=vgg19.pth
+    featot grid bricks.png --weights vgg19.pth
     featot grid bricks.png --features pyramid,random_conv --loss ot,gram,moments --size 128
     """
     from featot.comparison import grid_cases
 
-    options, out = split_options(mixed, out)
+    options, out = split_options(mixed, out, weights)
     settings = _settings(given, options)
     path = Path(out) if out is not None else Path(f"{Path(exemplar).stem}_grid.png")
     if path.suffix.lower() != ".png":
@@ -79,6 +82,7 @@ def grid(
 @click.option("--out", metavar="FOLDER", help="Where tables, sheet and images go.  [default: DIR's name with _table]")
 @click.option("--methods", metavar="A,B", default="image,gatys,sliced", show_default=True, help="The columns.")
 @metric_option
+@weights_option
 @image_options
 @loop_options
 @quiet_option
@@ -89,6 +93,7 @@ def bench_table(
     folder: str,
     mixed: tuple[str, ...],
     out: str | None,
+    weights: str | None,
     methods: str,
     metric: str | None,
     quiet: bool,
@@ -103,7 +108,7 @@ def bench_table(
     """
     from featot.comparison import METHODS, Case
 
-    options, out = split_options(mixed, out)
+    options, out = split_options(mixed, out, weights)
     settings = _settings(given, options)
     chosen = _names(methods, "methods")
     for name in chosen:

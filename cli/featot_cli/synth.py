@@ -21,6 +21,7 @@ from featot_cli.common import (
     quiet_option,
     split_options,
     synthesis_settings,
+    weights_option,
 )
 from featot_cli.main import LazyRegistry, pass_registry
 
@@ -45,6 +46,7 @@ from featot_cli.main import LazyRegistry, pass_registry
     help="Transparency of EXEMPLAR: laid over white, dropped (ignore) or synthesised (keep).  [default: white]",
 )
 @problem_options
+@weights_option
 @loop_options
 @click.option("--from-json", metavar="FILE", help="Repeat the run that this sidecar records, bit for bit.")
 @click.option("--preview", is_flag=True, help="Also write OUT.preview.png, about once a second, while it grows.")
@@ -57,6 +59,7 @@ def synth(
     exemplars: tuple[str, ...],
     mixed: tuple[str, ...],
     out: str | None,
+    weights: str | None,
     count: int | None,
     seeds: str | None,
     exemplar_mask: str | None,
@@ -81,7 +84,7 @@ def synth(
     featot synth moss.png stone.png --quality high --augment rot90,flip --count 4
     featot synth meadow.png --exemplar-guide meadow_map.png --guide my_map.png
     featot synth bricks.png --features patches -o size=9
-    featot synth bricks.png --features pyramid --features vgg:0.5 --loss vgg=gram -o vgg.weights=vgg19.pth
+    featot synth bricks.png --features pyramid --features vgg:0.5 --loss vgg=gram --weights vgg19.pth
     featot synth --from-json wall.json -o again.png
     """
     # Imported here, with torch: --help does not wait for it.
@@ -90,7 +93,7 @@ def synth(
     from featot.tasks import synthesize_each
     from featot_cli.progress import preview_file, progress_bar
 
-    options, out = split_options(mixed, out)
+    options, out = split_options(mixed, out, weights)
     changes = {name: value for name, value in given.items() if value not in (None, ())}
     if options:
         changes["options"] = options

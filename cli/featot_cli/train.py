@@ -17,12 +17,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featot.errors import UsageError
-from featot_cli.common import PluginCommand, mixed_option, problem_options, quiet_option, split_options
+from featot_cli.common import (
+    PluginCommand,
+    mixed_option,
+    problem_options,
+    quiet_option,
+    split_options,
+    weights_option,
+)
 from featot_cli.main import LazyRegistry, pass_registry
 
 if TYPE_CHECKING:
     from featot.training import Training, TrainingState
 
+_LEAST_DIVERSITY = 0.3
 _SAMPLE_SECONDS, _CHECKPOINT_SECONDS = 30.0, 120.0
 
 
@@ -34,6 +42,7 @@ _SAMPLE_SECONDS, _CHECKPOINT_SECONDS = 30.0, 120.0
 @click.option("--minutes", type=float, help="End after this time, if the steps take longer.")
 @click.option("--size", metavar="HxW", help="Of the images it learns from.  [default: EXEMPLAR's, at most 256]")
 @problem_options
+@weights_option
 @click.option("--rate", type=float, help="Adam's rate at the start.  [default: 0.02]")
 @click.option("--max-points", type=int, help="Thin levels with more points than this.  [default: 8192]")
 @click.option(
@@ -52,6 +61,7 @@ def train(
     exemplars: tuple[str, ...],
     mixed: tuple[str, ...],
     out: str | None,
+    weights: str | None,
     folder: str | None,
     resume: str | None,
     quiet: bool,
@@ -65,13 +75,13 @@ def train(
 
     \b
     featot train bricks.png --minutes 10 -o bricks.safetensors
-    featot train bricks.png --features vgg --loss gram --param texnet -o vgg.weights=vgg19.pth
+    featot train bricks.png --features vgg --loss gram --param texnet --weights vgg19.pth
     featot train --resume runs/bricks
     featot sample bricks.safetensors --size 2048
     """
     from featot.files import check_writable
 
-    options, out = split_options(mixed, out)
+    options, out = split_options(mixed, out, weights)
     changes = {name: value for name, value in given.items() if value not in (None, ())}
     if resume is not None:
         if exemplars or options or out or folder or changes:
@@ -108,10 +118,15 @@ def train(
         click.echo(f"featot: stopped at step {training.steps}; go on with: featot train --resume {place}", err=True)
         raise click.exceptions.Exit(130)
     training.save(model)
+    record = training.record()
+    if record["diversity"] < _LEAST_DIVERSITY:
+        why = f"diversity {record['diversity']:.2f}, expected about 1"
+        click.echo(f"featot: warning: the model makes nearly the same image from every seed ({why})", err=True)
     if as_json:
-        click.echo(json.dumps(training.record()))
+        click.echo(json.dumps(record))
     elif not quiet:
-        what = f"{training.steps} steps, loss {training.losses[-1]:.4g}, {training.seconds:.0f} s"
+        what = f"{training.steps} steps, loss {record['loss']:.4g}, diversity {record['diversity']:.2f}"
+        what += f", {training.seconds:.0f} s"
         click.echo(f"{model}  {what}; run in {place}; try: featot sample {model} --size 1024")
 
 

@@ -63,6 +63,13 @@ def test_samples_while_it_runs(run, folder, monkeypatch):
     assert Image.open("runs/a/sample_000002.png").size == (32, 32)
 
 
+def test_a_memory_is_warned_of(run, monkeypatch):
+    monkeypatch.setattr("featot.training.Training.diversity", lambda self: 0.01)
+    code, _, err = run("a.png", "--steps", "1", *QUICK)
+    assert code == 0
+    assert "warning: the model makes nearly the same image from every seed (diversity 0.01" in err
+
+
 def test_json(run):
     code, out, _ = run("a.png", "--steps", "2", "--json", *QUICK)
     assert code == 0
