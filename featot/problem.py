@@ -10,6 +10,7 @@ from torch import Tensor
 
 from featot.errors import UsageError
 from featot.interfaces import LossValue, Parametrization, Size
+from featot.parallel import average, average_gradients
 from featot.terms import ActiveTerm, Term
 
 
@@ -136,8 +137,8 @@ class Adam:
     """torch's Adam; its state can be kept and taken up again."""
 
     def __init__(self, param: Parametrization, problem: Problem) -> None:
-        self.problem = problem
-        self.optimizer = torch.optim.Adam(param.parameters(), betas=(0.9, 0.99))
+        self.problem, self.parameters = problem, param.parameters()
+        self.optimizer = torch.optim.Adam(self.parameters, betas=(0.9, 0.99))
 
     def __call__(self, rate: float) -> float:
         for group in self.optimizer.param_groups:
@@ -145,8 +146,9 @@ class Adam:
         self.optimizer.zero_grad()
         loss, _ = self.problem.evaluate(improve=True)
         loss.backward()
+        average_gradients(self.parameters)
         self.optimizer.step()
-        return float(loss.detach())
+        return float(average(loss.detach()))
 
     def state(self) -> dict[int, dict[str, Tensor]]:
         """What it has learnt of each parameter, by number."""

@@ -23,6 +23,7 @@ from featot.files import AnyPath
 from featot.interfaces import Generator, Size
 from featot.models import save_model
 from featot.options import build
+from featot.parallel import apart, average, in_any
 from featot.plugins import Registered, Registry, load_registry
 from featot.problem import Adam, Problem, Stage
 from featot.recipe import Recipe
@@ -145,10 +146,11 @@ class Training:
 
         Raises `featot.FeatotError` if the loss stops being finite.
         """
-        while self.fraction < 1 and not stop():
+        while self.fraction < 1 and not in_any(stop()):
             begin = time.perf_counter()
             self._step()
-            self.seconds += time.perf_counter() - begin
+            passed = torch.tensor(time.perf_counter() - begin, dtype=torch.float64, device=self.device)
+            self.seconds += float(average(passed))  # the same everywhere, as the rate depends on it
             if callback is not None:
                 state = TrainingState(
                     step=self.steps,
@@ -175,7 +177,7 @@ class Training:
 
     def image(self) -> Tensor:
         """What the mean of the weights makes of one fixed noise, ``(1, c, h, w)`` in [0, 1], on the CPU."""
-        with self._mean_weights(), torch.no_grad():
+        with apart(), self._mean_weights(), torch.no_grad():
             made = self.generator(self.size, torch.Generator().manual_seed(self.settings.seed + 1))
         return made[:1].clamp(0, 1).cpu()
 
@@ -185,7 +187,7 @@ class Training:
         The mean squared difference of two seeds' images over twice the variance of their pixels. A generator that
         ignores its noise, and so makes one image only, is no generator.
         """
-        with self._mean_weights(), torch.no_grad():
+        with apart(), self._mean_weights(), torch.no_grad():
             seeds = (self.settings.seed + 1, self.settings.seed + 2)
             made = [self.generator(self.size, torch.Generator().manual_seed(seed))[:1] for seed in seeds]
         first, second = (image.double() for image in made)
@@ -194,7 +196,7 @@ class Training:
 
     def save(self, path: AnyPath) -> None:
         """Writes the mean of the weights, calibrated, as a model for `featot.load_model`."""
-        with self._mean_weights():
+        with apart(), self._mean_weights():
             self.generator.calibrate(self.size, torch.Generator().manual_seed(self.settings.seed + 2))
             save_model(path, self.generator, self._plugin, self.record())
 

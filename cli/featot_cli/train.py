@@ -78,56 +78,71 @@ def train(
     featot train bricks.png --features vgg --loss gram --param texnet --weights vgg19.pth
     featot train --resume runs/bricks
     featot sample bricks.safetensors --size 2048
+    torchrun --nproc-per-node 2 -m featot_cli train bricks.png     # a batch shared by two processes
     """
     from featot.files import check_writable
+    from featot.parallel import joined, world
 
     options, out = split_options(mixed, out, weights)
     changes = {name: value for name, value in given.items() if value not in (None, ())}
-    if resume is not None:
-        if exemplars or options or out or folder or changes:
-            raise UsageError("--resume goes on with a run as it was; it takes no exemplar and no settings")
-        training, place, model = _resumed(lazy, Path(resume))
-    else:
-        if not exemplars:
-            raise UsageError("which image? Expected an EXEMPLAR, as in: featot train bricks.png --minutes 10")
-        model = Path(out) if out is not None else Path(f"{Path(exemplars[0]).stem}.safetensors")
-        if model.suffix != ".safetensors":
-            raise UsageError(f"expected a model .safetensors, got {model}")
-        place = Path(folder) if folder is not None else Path("runs") / model.stem
-        training = _begun(lazy, exemplars, {**changes, "options": options}, place, model)
-    check_writable(model)
-    checkpoint, curve = place / "checkpoint.safetensors", place / "curve.csv"
-    last_saved = time.monotonic()
+    with joined():
+        if resume is not None:
+            if exemplars or options or out or folder or changes:
+                raise UsageError("--resume goes on with a run as it was; it takes no exemplar and no settings")
+            training, place, model = _resumed(lazy, Path(resume))
+        else:
+            if not exemplars:
+                raise UsageError("which image? Expected an EXEMPLAR, as in: featot train bricks.png --minutes 10")
+            model = Path(out) if out is not None else Path(f"{Path(exemplars[0]).stem}.safetensors")
+            if model.suffix != ".safetensors":
+                raise UsageError(f"expected a model .safetensors, got {model}")
+            place = Path(folder) if folder is not None else Path("runs") / model.stem
+            training = _begun(lazy, exemplars, {**changes, "options": options}, place, model)
+        check_writable(model)
+        first = world()[0] == 0
+        _run(training, place, lazy, quiet=quiet or as_json, first=first)
+        if training.fraction < 1:
+            if first:
+                why = f"stopped at step {training.steps}; go on with: featot train --resume {place}"
+                click.echo(f"featot: {why}", err=True)
+            raise click.exceptions.Exit(130)
+        if first:
+            training.save(model)
+            _tell(training.record(), model, place, quiet=quiet, as_json=as_json)
 
-    def keep(state: TrainingState) -> None:
-        nonlocal last_saved
-        if time.monotonic() - last_saved > _CHECKPOINT_SECONDS:
-            training.save_checkpoint(checkpoint)
-            last_saved = time.monotonic()
 
-    with _stop_on_signals() as stop, _progress(quiet or as_json) as show, _samples(place, training, lazy) as sample:
+def _run(training: Training, place: Path, lazy: LazyRegistry, *, quiet: bool, first: bool) -> None:
+    """Trains to the end, or until Ctrl-C; the first of several processes shows and writes how it goes."""
+    checkpoint, last_saved = place / "checkpoint.safetensors", time.monotonic()
+    with (
+        _stop_on_signals() as stop,
+        _progress(quiet or not first) as show,
+        _samples(place, training, lazy) as sample,
+    ):
 
         def callback(state: TrainingState) -> None:
+            nonlocal last_saved
             sample(state, show(state))
-            keep(state)
+            if time.monotonic() - last_saved > _CHECKPOINT_SECONDS:
+                training.save_checkpoint(checkpoint)
+                last_saved = time.monotonic()
 
-        training.run(callback, stop)
-    training.save_checkpoint(checkpoint)
-    _write_curve(training, curve)
-    if training.fraction < 1:
-        click.echo(f"featot: stopped at step {training.steps}; go on with: featot train --resume {place}", err=True)
-        raise click.exceptions.Exit(130)
-    training.save(model)
-    record = training.record()
+        training.run(callback if first else None, stop)
+    if first:
+        training.save_checkpoint(checkpoint)
+        _write_curve(training, place / "curve.csv")
+
+
+def _tell(record: dict[str, Any], model: Path, place: Path, *, quiet: bool, as_json: bool) -> None:
     if record["diversity"] < _LEAST_DIVERSITY:
         why = f"diversity {record['diversity']:.2f}, expected about 1"
         click.echo(f"featot: warning: the model makes nearly the same image from every seed ({why})", err=True)
     if as_json:
         click.echo(json.dumps(record))
     elif not quiet:
-        what = f"{training.steps} steps, loss {record['loss']:.4g}, diversity {record['diversity']:.2f}"
-        what += f", {training.seconds:.0f} s"
-        click.echo(f"{model}  {what}; run in {place}; try: featot sample {model} --size 1024")
+        what = f"{record['steps']} steps, loss {record['loss']:.4g}, diversity {record['diversity']:.2f}"
+        seconds = f"{record['seconds']:.0f} s"
+        click.echo(f"{model}  {what}, {seconds}; run in {place}; try: featot sample {model} --size 1024")
 
 
 def _begun(
@@ -231,11 +246,12 @@ def _progress(quiet: bool) -> Iterator[Any]:
 def _samples(place: Path, training: Training, lazy: LazyRegistry) -> Iterator[Any]:
     """Every half a minute scores a sample and writes it to the run's folder, and to TensorBoard where that is."""
     from featot.images import write_image
+    from featot.parallel import world
 
     try:
         from torch.utils.tensorboard import SummaryWriter
 
-        board: Any = SummaryWriter(str(place))
+        board: Any = SummaryWriter(str(place)) if world()[0] == 0 else None
     except ImportError:
         board = None
     plugin = lazy.registry.get("metric", "msot")

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -67,9 +69,11 @@ def ascend(
     steps: int,
     rate: float,
     backend: str = "auto",
+    share: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"], Int[Tensor, " n"]]:
     """``steps`` supergradient steps ``ψ ← ψ + rate · (b − marginal)`` for the squared cost and uniform x.
 
+    ``share``: brings together what several processes' x give to y, as the mean of their marginals.
     Returns the new ψ, and the ψ of the last search with the assignment it found (with no steps, the given ψ).
     """
     dense = steps > 1 and backend == "auto" and len(x) * len(y) <= _DENSE_PAIRS
@@ -83,7 +87,8 @@ def ascend(
         )
         before = psi
         if step < steps:
-            psi = psi + rate * (b - marginal(assignment, len(y)))
+            received = marginal(assignment, len(y))
+            psi = psi + rate * (b - (received if share is None else share(received)))
     return psi, before, assignment
 
 

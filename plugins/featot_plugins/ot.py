@@ -10,6 +10,7 @@ from torch import Tensor
 
 from featot.interfaces import Loss, LossValue
 from featot.ot import Measure, ascend, solve_semidiscrete
+from featot.parallel import average, world
 from featot_plugins.options import OTLossOptions
 
 _CLOSE = 0.03  # relative gap of the distance
@@ -32,14 +33,22 @@ class OTLoss(Loss):
 
     def __call__(self, points: Float[Tensor, "n d"], *, improve: bool = True) -> LossValue:
         y, weights, p = self.target.points, self.target.weights, self.options.exponent
+        count = len(points) * world()[1]
         affordable = max(1, self.options.psi_pairs // (len(points) * len(y)))
         wanted = self.options.psi_steps if self.age < _YOUTH else min(self.options.psi_steps, _WARM_STEPS)
         num_psi_steps = min(wanted, affordable) if improve else 0
         self.age += improve
-        rate = self.options.psi_rate * min(len(points), len(y)) * self.spread
+        rate = self.options.psi_rate * min(count, len(y)) * self.spread
         # One search serves the last step of ψ and the pull on the points.
         self.psi, psi, assignment = ascend(
-            points.detach(), y, self.psi, weights, steps=num_psi_steps, rate=rate, backend=self.options.backend
+            points.detach(),
+            y,
+            self.psi,
+            weights,
+            steps=num_psi_steps,
+            rate=rate,
+            backend=self.options.backend,
+            share=average,
         )
         squared = (points - y[assignment]).square().sum(1)
         if p == 2:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from featot.errors import UsageError
 from featot.interfaces import FrozenGenerator, Generator, Size
+from featot.parallel import BatchNorm2d, average, world
 from featot.resample import halved_size
 from featot_plugins.options import TexnetLiteOptions, TexnetOptions
 from featot_plugins.texnet_layers import SLOPE, Block, Frozen, Network, Space, Torus, fold_after, fold_before
@@ -32,7 +33,7 @@ class Pyramid(Network):
         super().__init__([channels] * scales, [2] * scales, [2 * (1 - last) for last in coarsest])
         widths = [step * (scales - scale) for scale in range(scales)]
         self.blocks = nn.ModuleList(Block([channels, step, step, step], [3, 3, 1]) for _ in widths)
-        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths[:-1])  # each channel on its own
+        self.norms = nn.ModuleList(BatchNorm2d(width) for width in widths[:-1])  # each channel on its own
         self.joins = nn.ModuleList(Block([width] * 4, [3, 3, 1]) for width in widths[:-1])
         self.colors = nn.Conv2d(widths[0], channels, 1)
 
@@ -69,7 +70,7 @@ class Lite(Network):
             nn.Conv2d(_LITE_NOISE, met, 1, bias=False) for met in [_LITE_FINEST, *below[:-1]]
         )
         self.narrow = nn.Conv2d(width, _LITE_FINEST, 1)
-        self.norm: nn.Module = nn.BatchNorm2d(_LITE_FINEST)
+        self.norm: nn.Module = BatchNorm2d(_LITE_FINEST)
         self.finest = Block([_LITE_FINEST, _LITE_FINEST], [3])
         self.colors = nn.Conv2d(_LITE_FINEST, channels, 1)
 
@@ -117,10 +118,12 @@ class _Texnet(Generator):
         with torch.no_grad():  # it starts with the exemplar's mean colour and contrast
             made = self(size, generator).transpose(0, 1).flatten(1)
             colors = exemplar[0].flatten(1)
-            gain = colors.std(1, correction=0) / made.std(1, correction=0).clamp(min=1e-6)
+            mean = average(made.mean(1))
+            spread = (average((made - mean[:, None]).square().mean(1))).sqrt()
+            gain = colors.std(1, correction=0) / spread.clamp(min=1e-6)
             net.colors.weight.mul_(gain[:, None, None, None])
             assert net.colors.bias is not None
-            net.colors.bias.copy_(colors.mean(1) - gain * made.mean(1))
+            net.colors.bias.copy_(colors.mean(1) - gain * mean)
 
     def parameters(self) -> list[Tensor]:
         return list(self._made().parameters())
@@ -131,7 +134,9 @@ class _Texnet(Generator):
         device = net.colors.weight.device
         sizes = [halved_size(size, scale) for scale in range(len(net.noise))]
         drawn = zip(net.noise, sizes, strict=True)
-        noise = [torch.rand(self.options.batch, c, *cells, generator=generator).to(device) for c, cells in drawn]
+        (rank, processes), batch = world(), self.options.batch
+        mine = slice(rank * batch, (rank + 1) * batch)  # of the batch that all processes make
+        noise = [torch.rand(processes * batch, c, *cells, generator=generator)[mine].to(device) for c, cells in drawn]
         image: Tensor = net(noise, Torus(size))
         return image
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from featot.interfaces import FrozenGenerator, Size
 from featot.noise import NoiseField
+from featot.parallel import BatchNorm2d
 from featot.resample import halved_size
 
 Index = slice | Tensor
@@ -63,7 +64,7 @@ class Unit(nn.Module):
     def __init__(self, before: int, after: int, side: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(before, after, side, bias=False)
-        self.norm: nn.Module = nn.BatchNorm2d(after)
+        self.norm: nn.Module = BatchNorm2d(after)
 
     def forward(self, x: Float[Tensor, "b c h w"], space: Space) -> Float[Tensor, "b c2 h2 w2"]:
         if self.conv.kernel_size[0] == 3:

@@ -1,0 +1,103 @@
+"""Several processes that train one generator, as `torchrun` starts them; alone, everything here changes nothing.
+
+All of them hold the same weights, the same ψ and the same random numbers; each makes its part of every batch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+_apart = False
+
+
+def world() -> tuple[int, int]:
+    """This process' number, and how many there are."""
+    if _apart or not (dist.is_available() and dist.is_initialized()):
+        return 0, 1
+    return dist.get_rank(), dist.get_world_size()
+
+
+def average(tensor: Tensor) -> Tensor:
+    """The mean of the tensors that all processes give, not differentiable; the same bits in each of them."""
+    size = world()[1]
+    if size == 1:
+        return tensor
+    total = tensor.detach().clone()
+    dist.all_reduce(total)
+    return total / size
+
+
+def average_gradients(parameters: list[Tensor]) -> None:
+    """Gives each parameter the mean of all processes' gradients, in one message."""
+    gradients = [theta.grad for theta in parameters if theta.grad is not None]
+    if world()[1] == 1 or not gradients:
+        return
+    mean = average(torch.cat([gradient.flatten() for gradient in gradients]))
+    for gradient, part in zip(gradients, mean.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+def in_any(flag: bool) -> bool:
+    """Whether it is true in any process."""
+    return flag if world()[1] == 1 else bool(average(torch.tensor(float(flag), device=_device())) > 0)
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """torch's, with the statistics of all processes' images. (torch's own SyncBatchNorm needs CUDA.)"""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or world()[1] == 1:
+            return super().forward(x)
+        moments = torch.cat([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])
+        shared: Tensor = _Average.apply(moments)
+        mean, square = shared.chunk(2)
+        scale = self.weight * (square - mean.square()).clamp(min=0).add(self.eps).rsqrt()
+        return x * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]
+
+
+class _Average(torch.autograd.Function):
+    """`average`, differentiable: every process' output depends on every process' input alike."""
+
+    @staticmethod
+    def forward(ctx: object, tensor: Tensor) -> Tensor:
+        return average(tensor)
+
+    @staticmethod
+    def backward(ctx: object, *gradients: Tensor) -> Tensor:
+        return average(gradients[0])
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Within it this process is alone: for what only one of them does."""
+    global _apart
+    before, _apart = _apart, True
+    try:
+        yield
+    finally:
+        _apart = before
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Joins the processes that `torchrun` has started; alone where it has not."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def _device() -> str:
+    return "cuda" if dist.get_backend() == "nccl" else "cpu"

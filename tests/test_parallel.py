@@ -1,0 +1,82 @@
+"""Two processes train as one with twice the batch."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from featot.parallel import BatchNorm2d, apart, average, average_gradients, in_any, world
+
+TRAIN = [
+    "featot_cli",
+    "train",
+    "a.png",
+    "--steps",
+    "6",
+    "--size",
+    "32",
+    "--param",
+    "texnet",
+    "--loss",
+    "ot",
+    "--json",
+]
+OPTIONS = ["-o", "param.scales=3", "-o", "targets=64", "-o", "psi_steps=2", "--max-points", "100000"]
+
+
+def test_alone_nothing_changes():
+    tensor = torch.rand(3, requires_grad=True)
+    tensor.square().sum().backward()
+    before = tensor.grad.clone()
+    average_gradients([tensor])
+    assert world() == (0, 1)
+    assert average(before) is before
+    assert torch.equal(tensor.grad, before)
+    assert in_any(True)
+    assert not in_any(False)
+    with apart():
+        assert world() == (0, 1)
+    x, ours, theirs = torch.rand(2, 4, 5, 5), BatchNorm2d(4), torch.nn.BatchNorm2d(4)
+    assert torch.equal(ours(x), theirs(x))
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch is built without torch.distributed")
+def test_two_processes_are_one_with_twice_the_batch(tmp_path):
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    records = []
+    for name, before, batch in (("two", launch, 1), ("one", [], 2)):
+        command = [
+            sys.executable,
+            "-m",
+            *before,
+            *TRAIN,
+            *OPTIONS,
+            "-o",
+            f"batch={batch}",
+            "--out",
+            f"{name}.safetensors",
+        ]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr
+        records.append(json.loads(done.stdout))
+    assert records[0]["loss"] == pytest.approx(records[1]["loss"], rel=1e-4)
+    two, one = (load_file(tmp_path / f"{name}.safetensors") for name in ("two", "one"))
+    learnt = {name: tensor for name, tensor in one.items() if "running" not in name}  # of fewer images in the one
+    assert len(learnt) > 10
+    for name, tensor in learnt.items():
+        torch.testing.assert_close(
+            two[name], tensor, rtol=2e-3, atol=2e-3, msg=lambda text, name=name: f"{name}: {text}"
+        )
+    curves = [
+        np.loadtxt(tmp_path / "runs" / name / "curve.csv", delimiter=",", skiprows=1) for name in ("two", "one")
+    ]
+    np.testing.assert_allclose(curves[0], curves[1], rtol=1e-4)
