@@ -52,7 +52,7 @@ class TrainingSettings:
     options: Mapping[str, Any] = field(default_factory=dict)
     steps: int = 2000
     minutes: float | None = None
-    rate: float = 0.02
+    rate: float = 0.01
     average: float = 0.98
     max_points: int = 8192
     augment: tuple[str, ...] = ()

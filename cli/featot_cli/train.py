@@ -43,7 +43,7 @@ _SAMPLE_SECONDS, _CHECKPOINT_SECONDS = 30.0, 120.0
 @click.option("--size", metavar="HxW", help="Of the images it learns from.  [default: EXEMPLAR's, at most 256]")
 @problem_options
 @weights_option
-@click.option("--rate", type=float, help="Adam's rate at the start.  [default: 0.02]")
+@click.option("--rate", type=float, help="Adam's rate at the start.  [default: 0.01]")
 @click.option("--max-points", type=int, help="Thin levels with more points than this.  [default: 8192]")
 @click.option(
     "--augment", metavar="A,B", help="Also learn from the exemplar's quarter turns (rot90), mirrored (flip)."
