@@ -36,7 +36,7 @@ def write_sheet(
                     label, image = cell
                     colours = image[0].expand(3, -1, -1) if image.shape[1] == 1 else image[0, :3]
                     axes[i, j].imshow(colours.permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="nearest")
-                    axes[i, j].set_title(label, y=-0.02, va="top")
+                    axes[i, j].set_title(label, y=-0.04, va="top")
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": "featot"})
     with atomic_write(path) as file:
