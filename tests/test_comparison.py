@@ -142,6 +142,8 @@ def test_metrics_that_cannot_run_are_left_out_unless_named(monkeypatch):
     assert list(choose_metrics()) == ["msot"]
     with pytest.raises(FeatotError, match="no weights of vgg19"):
         choose_metrics(["vgg"])
+    with pytest.raises(UsageError, match="there is no file"):
+        choose_metrics(None, {"vgg.weights": "nowhere.pth"})
     with pytest.raises(UsageError, match="unknown metric plugin 'mst'"):
         choose_metrics(["mst"])
 
