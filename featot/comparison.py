@@ -75,8 +75,8 @@ def choose_metrics(
 ) -> dict[str, Metric]:
     """The metrics of these names (None: msot, and vgg where its weights are), each with its "metric.key" options.
 
-    Raises `featot.UsageError` for an unknown name, `featot.FeatotError` for one that was asked for, by name or by an option
-    of its own, and cannot run.
+    Raises `featot.UsageError` for an unknown name, `featot.FeatotError` for one that cannot run although it was asked
+    for, by name or by an option of its own.
     """
     registry = load_registry() if registry is None else registry
     metrics: dict[str, Metric] = {}
