@@ -24,7 +24,7 @@ from featot.sheets import write_sheet
 from featot.tables import ScoreTable
 from featot.tasks import DEFAULT_LOSS, Synthesis, SynthesisSettings, synthesize
 
-_PROBE = torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(0))  # what any metric can score
+_PROBE = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))  # what any metric can score
 
 METHODS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {

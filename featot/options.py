@@ -99,6 +99,13 @@ def build(options_type: type, values: Mapping[str, Any], owner: str) -> Any:
         raise UsageError(f"options of {owner}: {' '.join(str(error).split())}") from error
 
 
+def rebuild(settings_type: type, record: Mapping[str, Any], owner: str) -> Any:
+    """Settings from their record, as `build`; those of plugins, in ``options``, are left as they are."""
+    values = dict(record)
+    options = dict(values.pop("options"))
+    return dataclasses.replace(build(settings_type, values, owner), options=options)
+
+
 def to_dict(options: Any) -> dict[str, Any]:
     """The values of an options object, ready for JSON; `build` makes an equal object of them."""
     return {field.name: _plain(getattr(options, field.name)) for field in dataclasses.fields(options) if field.init}

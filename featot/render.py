@@ -16,14 +16,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from featot.errors import unknown_name
 from featot.interfaces import FrozenGenerator, Size
 from featot.noise import NoiseField
+from featot.resample import wrapped_axes
 
 BLOCK = 512
 """Side of a block, in pixels: the fastest of 128, 256, 512 and 1024 (benchmarks/bench_texnet.py)."""
-
-_WRAPS = {"both": (True, True), "x": (False, True), "y": (True, False), "none": (False, False)}
 
 
 def sample(
@@ -35,9 +33,7 @@ def sample(
     smaller one of the same seed ends. ``device``: where the generator is.
     Raises `featot.UsageError` for another ``tile``, or a seed that `featot.noise.NoiseField` does not take.
     """
-    if tile not in _WRAPS:
-        raise unknown_name("tile", tile, _WRAPS)
-    down, across = _WRAPS[tile]
+    down, across = wrapped_axes(tile)
     noise = NoiseField(seed, (size[0] if down else None, size[1] if across else None), device)
     return strips(generator, noise, range(size[0]), range(size[1]))
 

@@ -7,10 +7,21 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from featot.errors import UsageError
+from featot.errors import UsageError, unknown_name
 from featot.interfaces import Boundary, Size
 
+_TILES = {"both": (True, True), "x": (False, True), "y": (True, False), "none": (False, False)}
 _SIDE, _SIGMA = 4, 1.0  # the Gaussian of the paper's pyramid (Houdard et al. 2021, Sec. 4)
+
+
+def wrapped_axes(tile: str) -> tuple[bool, bool]:
+    """Whether an image tiles from top to bottom, and from left to right, for "both", "x", "y" or "none".
+
+    Raises `featot.UsageError` for any other name.
+    """
+    if tile not in _TILES:
+        raise unknown_name("tile", tile, _TILES)
+    return _TILES[tile]
 
 
 def halve(image: Float[Tensor, "b c h w"], boundary: Boundary) -> Float[Tensor, "b c h2 w2"]:

@@ -25,13 +25,13 @@ from featot.formats import Alpha, Format
 from featot.images import write_image
 from featot.interfaces import Size
 from featot.match import Callback, OptimizerName, Record, match
-from featot.options import build
+from featot.options import rebuild
 from featot.plugins import Registry, load_registry
 from featot.recipe import KINDS, Recipe
+from featot.resample import wrapped_axes
 from featot.schedule import check_levels, coarse_to_fine, count_levels, find_quality
 
 DEFAULT_LOSS = {"adam": "ot+sliced", "lbfgs": "ot+sliced", "closed-form": "ot"}  # by optimizer
-_TILES = {"both": (True, True), "x": (False, True), "y": (True, False), "none": (False, False)}
 _MARGIN = 2  # pixels of the coarsest level by which an axis that is not to tile is longer while it is made
 _BYTES_PER_VALUE = 50  # peak memory per pixel and channel of the result: its growth from 1024² to 2048²
 
@@ -78,8 +78,7 @@ class SynthesisSettings:
                 raise UsageError(f"expected {name} below 2^63, got {value}")
         if self.optimizer not in DEFAULT_LOSS:
             raise unknown_name("optimizer", self.optimizer, DEFAULT_LOSS)
-        if self.tile not in _TILES:
-            raise unknown_name("tile", self.tile, _TILES)
+        wrapped_axes(self.tile)
         find_quality(self.quality)
         check_augment(self.augment)
         if self.size is not None and min(self.size) < 1:
@@ -88,16 +87,14 @@ class SynthesisSettings:
     @property
     def wraps(self) -> tuple[bool, bool]:
         """Whether the result tiles from top to bottom, and from left to right."""
-        return _TILES[self.tile]
+        return wrapped_axes(self.tile)
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> SynthesisSettings:
         """The settings of an earlier run, from `featot.provenance.read_record`."""
         try:
-            values = dict(record["settings"])
-            options = dict(values.pop("options"))
-            settings: SynthesisSettings = build(cls, values, "a synthesis")
-            return dataclasses.replace(settings, options=options)
+            settings: SynthesisSettings = rebuild(cls, record["settings"], "a synthesis")
+            return settings
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"cannot repeat the run: its record's settings are damaged ({error})") from None
 

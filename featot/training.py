@@ -22,7 +22,7 @@ from featot.exemplars import Pictures, Sources, check_augment
 from featot.files import AnyPath
 from featot.interfaces import Generator, Size
 from featot.models import save_model
-from featot.options import build
+from featot.options import rebuild
 from featot.parallel import apart, average, in_any
 from featot.plugins import Registered, Registry, load_registry
 from featot.problem import Adam, Problem, Stage
@@ -194,20 +194,27 @@ class Training:
         variance = torch.cat([first, second]).var(dim=(0, 2, 3), correction=0).sum()
         return float((first - second).square().mean((0, 2, 3)).sum() / (2 * variance).clamp(min=1e-12))
 
-    def save(self, path: AnyPath) -> None:
-        """Writes the mean of the weights, calibrated, as a model for `featot.load_model`."""
+    def save(self, path: AnyPath) -> dict[str, Any]:
+        """Writes the mean of the weights, calibrated, as a model for `featot.load_model`; returns its record."""
+        record = self.record()
         with apart(), self._mean_weights():
             self.generator.calibrate(self.size, torch.Generator().manual_seed(self.settings.seed + 2))
-            save_model(path, self.generator, self._plugin, self.record())
+            save_model(path, self.generator, self._plugin, record)
+        return record
 
-    def record(self) -> dict[str, Any]:
-        """What a model file says of its training."""
-        settings = {**dataclasses.asdict(self.settings), **self.recipe.settings(), "size": self.size}
+    def config(self) -> dict[str, Any]:
+        """What decides the training, fit for JSON."""
         return {
             "task": "train",
             **self.pictures,
-            "settings": settings,
+            "settings": {**dataclasses.asdict(self.settings), **self.recipe.settings(), "size": self.size},
             "device": provenance.describe_device(self.device),
+        }
+
+    def record(self) -> dict[str, Any]:
+        """What a model file says of its training: the config, and what came of it."""
+        return {
+            **self.config(),
             "steps": self.steps,
             "seconds": round(self.seconds, 2),
             "finished": self.fraction >= 1,
@@ -264,10 +271,8 @@ class Training:
 def recorded_settings(header: Mapping[str, Any]) -> TrainingSettings:
     """The settings in a checkpoint's header. Raises `featot.UsageError` where they are damaged."""
     try:
-        values = dict(header["settings"])
-        options = dict(values.pop("options"))
-        settings: TrainingSettings = build(TrainingSettings, values, "a training")
-        return dataclasses.replace(settings, options=options)
+        settings: TrainingSettings = rebuild(TrainingSettings, header["settings"], "a training")
+        return settings
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"the checkpoint's settings are damaged ({error})") from None
 

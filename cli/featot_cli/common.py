@@ -73,6 +73,9 @@ problem_options = _group(
 weights_option = click.option(
     "--weights", metavar="FILE", help="VGG's weights, .pth or .safetensors; the same as -o vgg.weights=FILE."
 )
+augment_option = click.option(
+    "--augment", metavar="A,B", help="Also learn from the exemplar's quarter turns (rot90), mirrored (flip)."
+)
 loop_options = _group(
     click.option("--steps", type=int, help="Steps at the finest level.  [default: --quality's; 500 with --levels 1]"),
     click.option("--levels", type=int, help="Resolutions from coarse to fine; 1 is the paper's plain algorithm."),
@@ -108,8 +111,14 @@ def split_options(
 
 
 def synthesis_settings(changes: dict[str, Any]) -> Any:
-    from featot.images import parse_size
     from featot.tasks import SynthesisSettings
+
+    return SynthesisSettings(**parsed_changes(changes))
+
+
+def parsed_changes(changes: dict[str, Any]) -> dict[str, Any]:
+    """What was typed for size, features, loss and augment as settings have it; the rest as it is."""
+    from featot.images import parse_size
 
     if "size" in changes:
         changes = {**changes, "size": parse_size(changes["size"])}
@@ -118,4 +127,4 @@ def synthesis_settings(changes: dict[str, Any]) -> Any:
             changes = {**changes, name: joint.join(changes[name])}
     if "augment" in changes:
         changes = {**changes, "augment": tuple(name.strip() for name in changes["augment"].split(","))}
-    return SynthesisSettings(**changes)
+    return changes

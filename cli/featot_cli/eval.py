@@ -100,13 +100,15 @@ def _print_table(found: Evaluation) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from featot.tables import arrow
+
     console = Console()
     if not console.is_terminal:
         console.width = 10_000  # lines are not broken for a file
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("image", overflow="fold")
     for name, metric in found.metrics.items():
-        table.add_column(f"{name} {_arrow(metric)}", justify="right", no_wrap=True)
+        table.add_column(f"{name} {arrow(metric)}", justify="right", no_wrap=True)
     several = len(found.images) > 1
     best = {name: found.best(name) for name in found.metrics} if several else {}
     for row in found.images:
@@ -118,14 +120,8 @@ def _print_table(found: Evaluation) -> None:
     table.add_section()
     table.add_row("exemplar itself", *(f"{score.value:.4g}" for score in found.exemplar.scores.values()))
     console.print(table)
-    meanings = {_arrow(metric): _meaning(metric) for metric in found.metrics.values()}
+    meanings = {arrow(metric): _meaning(metric) for metric in found.metrics.values()}
     console.print("  " + ", ".join(f"{arrow} {meaning}" for arrow, meaning in meanings.items()), highlight=False)
-
-
-def _arrow(metric: Metric) -> str:
-    if metric.ideal is not None:
-        return f"→{metric.ideal:g}"
-    return "↓" if metric.lower_is_better else "↑"
 
 
 def _meaning(metric: Metric) -> str:

@@ -14,6 +14,7 @@ import click
 from featot.errors import UsageError
 from featot_cli.common import (
     PluginCommand,
+    augment_option,
     image_options,
     loop_options,
     mixed_option,
@@ -34,9 +35,7 @@ from featot_cli.main import LazyRegistry, pass_registry
 @click.option("--show-tiled", is_flag=True, help="Also write OUT_tiled.png, the result repeated 2×2.")
 @click.option("--count", type=int, help="Make so many images, with the seeds that follow; OUT gets _seedN.")
 @click.option("--seeds", metavar="A,B,...", help="Make an image for each of these seeds; OUT gets _seedN.")
-@click.option(
-    "--augment", metavar="A,B", help="Also learn from the exemplar's quarter turns (rot90), mirrored (flip)."
-)
+@augment_option
 @click.option("--exemplar-mask", metavar="FILE", help="Learn only from where this image is white.")
 @click.option("--guide", metavar="FILE", help="A map of the result, in the colours of --exemplar-guide, to follow.")
 @click.option("--exemplar-guide", metavar="FILE", help="The same map for EXEMPLAR: what lies where.")

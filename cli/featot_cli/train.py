@@ -19,7 +19,9 @@ import click
 from featot.errors import UsageError
 from featot_cli.common import (
     PluginCommand,
+    augment_option,
     mixed_option,
+    parsed_changes,
     problem_options,
     quiet_option,
     split_options,
@@ -45,9 +47,7 @@ _SAMPLE_SECONDS, _CHECKPOINT_SECONDS = 30.0, 120.0
 @weights_option
 @click.option("--rate", type=float, help="Adam's rate at the start.  [default: 0.01]")
 @click.option("--max-points", type=int, help="Thin levels with more points than this.  [default: 8192]")
-@click.option(
-    "--augment", metavar="A,B", help="Also learn from the exemplar's quarter turns (rot90), mirrored (flip)."
-)
+@augment_option
 @click.option("--seed", type=int, help="The same seed and steps give the same model.  [default: 0]")
 @click.option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.  [default: auto]")
 @click.option("--run", "folder", metavar="DIR", help="Where checkpoint, curve and samples go.  [default: runs/MODEL]")
@@ -107,8 +107,7 @@ def train(
                 click.echo(f"featot: {why}", err=True)
             raise click.exceptions.Exit(130)
         if first:
-            training.save(model)
-            _tell(training.record(), model, place, quiet=quiet, as_json=as_json)
+            _tell(training.save(model), model, place, quiet=quiet, as_json=as_json)
 
 
 def _run(training: Training, place: Path, lazy: LazyRegistry, *, quiet: bool, first: bool) -> None:
@@ -151,24 +150,17 @@ def _begun(
     """A new training, with its folder and its config.json."""
     from featot.exemplars import Sources
     from featot.files import write_text
-    from featot.images import parse_size
     from featot.training import Training, TrainingSettings
 
-    if "size" in changes:
-        changes["size"] = parse_size(changes["size"])
-    for name, joint in (("features", "+"), ("loss", ",")):
-        if name in changes:
-            changes[name] = joint.join(changes[name])
-    if "augment" in changes:
-        changes["augment"] = tuple(name.strip() for name in changes["augment"].split(","))
-    training = Training(Sources(exemplars=exemplars), TrainingSettings(**changes), lazy.registry)
+    settings = TrainingSettings(**parsed_changes(changes))
+    training = Training(Sources(exemplars=exemplars), settings, lazy.registry)
     if (place / "checkpoint.safetensors").exists():
         raise UsageError(f"there is a run in {place} already: go on with --resume {place}, or name another --run")
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot make the folder {place}: {error.strerror}") from error
-    config = {"model": str(model.resolve()), **training.record()}
+    config = {"model": str(model.resolve()), **training.config()}
     write_text(place / "config.json", json.dumps(config, indent=1) + "\n")
     return training
 
