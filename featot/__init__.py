@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from featot.models import Model, load_model, save_model
     from featot.options import option
     from featot.plugins import Plugin
-    from featot.tasks import Synthesis, SynthesisSettings, synthesize
+    from featot.runs import Synthesis, SynthesisSettings
+    from featot.tasks import synthesize
 
 _HOME = {
     "FeatotError": "errors",
@@ -55,8 +56,8 @@ _HOME = {
     "save_model": "models",
     "option": "options",
     "Plugin": "plugins",
-    "Synthesis": "tasks",
-    "SynthesisSettings": "tasks",
+    "Synthesis": "runs",
+    "SynthesisSettings": "runs",
     "synthesize": "tasks",
 }
 

@@ -20,9 +20,10 @@ from featot.match import Callback
 from featot.options import describe
 from featot.plugins import Registry, load_registry
 from featot.recipe import KINDS
+from featot.runs import DEFAULT_LOSS, Synthesis, SynthesisSettings
 from featot.sheets import write_sheet
 from featot.tables import ScoreTable
-from featot.tasks import DEFAULT_LOSS, Synthesis, SynthesisSettings, synthesize
+from featot.tasks import synthesize
 
 _PROBE = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))  # what any metric can score
 

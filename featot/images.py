@@ -22,6 +22,7 @@ from featot.errors import FeatotError, UsageError
 from featot.files import AnyPath, atomic_write
 from featot.formats import CONTAINERS, Alpha, Depth, Format, check_alpha, fitting_profile
 
+_FRAME_SIDE = 512  # of an animation
 _TOPS = {"uint8": 255, "uint16": 65535}
 _FLOATS: dict[Depth, type[np.floating]] = {"half": np.float16, "float": np.float32}
 
@@ -71,6 +72,30 @@ def write_image(image: Tensor, path: AnyPath, format: Format | None = None) -> N
         except EncodeError as error:
             size = "x".join(map(str, image.shape[1:]))
             raise FeatotError(f"cannot write {path}: no {container.name} of {size} pixels ({error})") from error
+
+
+def write_animation(images: Sequence[Tensor], path: AnyPath, *, seconds: float) -> None:
+    """Writes an animated WebP that shows the images, ``(1, c, h, w)``, to and fro, each for so many ``seconds``.
+
+    It is for looking at: 8 bits, the first three channels, at most 512 pixels a side.
+    Raises `UsageError` for no image, `FeatotError` where `atomic_write` does.
+    """
+    from PIL import Image
+
+    if not images:
+        raise UsageError("expected at least one image to animate")
+    frames = []
+    for image in images:
+        shown = _one_image(image.detach())[0, :3].float().cpu().clamp(0, 1)
+        shown = shown if len(shown) == 3 else shown[:1].expand(3, -1, -1)
+        frame = Image.fromarray((shown.permute(1, 2, 0) * 255).round().byte().numpy())
+        frame.thumbnail((_FRAME_SIDE, _FRAME_SIDE))
+        frames.append(frame)
+    frames += frames[-2:0:-1]
+    with atomic_write(path) as file:
+        frames[0].save(
+            file, "WEBP", save_all=True, append_images=frames[1:], duration=round(1000 * seconds), loop=0, quality=90
+        )
 
 
 def check_image_suffix(path: AnyPath, size: tuple[int, int] | None = None, channels: int | None = None) -> str:

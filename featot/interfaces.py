@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from featot.errors import UsageError
 from featot.ot import Measure
 
 if TYPE_CHECKING:
@@ -113,6 +114,13 @@ class Parametrization(ABC):
     def resize(self, size: Size) -> None:
         """Carries the present state to ``size``. Only called where `resizable` is true."""
         raise TypeError(f"{type(self).__name__} cannot be resized")
+
+    def assign(self, image: Float[Tensor, "1 c h w"]) -> None:
+        """Takes ``image``, of the present size, as the present state: for tasks that start from an image.
+
+        Raises `featot.UsageError` where that cannot be.
+        """
+        raise UsageError(f"{type(self).__name__} cannot start from an image; use a parametrization such as 'image'")
 
     @abstractmethod
     def parameters(self) -> list[Tensor]:

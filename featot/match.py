@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from featot.anchor import Anchor
 from featot.errors import FeatotError, UsageError, unknown_name
 from featot.interfaces import Parametrization, Size
 from featot.problem import UPDATES, Problem, Stage
@@ -58,7 +59,7 @@ class Match:
 
 def match(
     param: Parametrization,
-    terms: Sequence[Term],
+    terms: Sequence[Term | Anchor],
     stages: Sequence[Stage],
     *,
     optimizer: OptimizerName = "adam",
@@ -83,7 +84,7 @@ def match(
     """
     if optimizer not in get_args(OptimizerName):
         raise unknown_name("optimizer", optimizer, get_args(OptimizerName))
-    if optimizer == "closed-form" and not (param.linear and all(term.extractor.linear for term in terms)):
+    if optimizer == "closed-form" and not (param.linear and all(term.linear for term in terms)):
         raise UsageError("optimizer 'closed-form' needs linear features of pixels; use 'adam' or 'lbfgs'")
     run = _Run(param, terms, stages, optimizer, max_points, generator, callback, starts)
     interrupted = False
@@ -105,7 +106,7 @@ class _Run:
     def __init__(
         self,
         param: Parametrization,
-        terms: Sequence[Term],
+        terms: Sequence[Term | Anchor],
         stages: Sequence[Stage],
         optimizer: OptimizerName,
         max_points: int | None,
@@ -159,7 +160,7 @@ class _Run:
 
     def _initialize(self) -> None:
         scale, self.size = self.stages[0].scale, self.stages[0].size
-        self.param.initialize(start_from(self.terms[0], scale), self.size, self.generator)
+        self.param.initialize(start_from(self.terms, scale), self.size, self.generator)
 
     def _walk(self, problem: Problem, stages: Sequence[Stage]) -> None:
         for stage in stages:

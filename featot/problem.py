@@ -8,10 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from featot.anchor import ActiveAnchor, Anchor
 from featot.errors import UsageError
-from featot.interfaces import LossValue, Parametrization, Size
+from featot.interfaces import Loss, LossValue, Parametrization, Size
 from featot.parallel import average, average_gradients
 from featot.terms import ActiveTerm, Term
+
+_JOLT = 8  # pixels by which an image with borders is moved at most: more than the stride of any thinning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +39,12 @@ class Problem:
     def __init__(
         self,
         param: Parametrization,
-        terms: Sequence[Term],
+        terms: Sequence[Term | Anchor],
         max_points: int | None,
         generator: torch.Generator,
     ) -> None:
         self.param, self.max_points, self.generator = param, max_points, generator
-        self.terms = [ActiveTerm(term, generator) for term in terms]
+        self.terms = [term.activate(generator) for term in terms]
         self.shares = {term.group: term.share for term in terms}
         self.balance = dict(self.shares)
         self.stage: Stage
@@ -51,9 +54,19 @@ class Problem:
         """Makes the losses of the levels that are new at this stage; the others keep their state."""
         self.stage = stage
         for term in self.terms:
-            term.enter(stage.scale)
+            term.enter(stage.scale, self.param.boundary)
+        for group in self.shares:
+            self._keep_common([term.losses for term in self.terms if term.group == group])
         if len(self.shares) > 1:
             self._balance()
+
+    @staticmethod
+    def _keep_common(losses: Sequence[dict[str, Loss]]) -> None:
+        """Leaves out levels that only the exemplars of some terms are large enough for: they would pull alone."""
+        common = set.intersection(*(set(levels) for levels in losses))
+        for levels in losses:
+            for name in levels.keys() - common if common else ():
+                del levels[name]
 
     def _balance(self) -> None:
         self.offset = (0, 0)
@@ -61,7 +74,7 @@ class Problem:
         lengths: dict[int, float] = {}
         for group in self.shares:
             terms = [term for term in self.terms if term.group == group]
-            values = [term.weight * result.value for term, _, result in self._compare(image, terms, improve=True)]
+            values = [weight * result.value for _, weight, _, result in self._compare(image, terms, improve=True)]
             lengths[group] = float(torch.autograd.grad(sum(values, image.new_zeros(())), image)[0].norm())
         first = next(iter(lengths.values()))
         for group, share in self.shares.items():
@@ -72,39 +85,38 @@ class Problem:
             return self.param(self.stage.size, self.generator).detach()
 
     def move(self, step: int) -> None:
-        """Moves the torus of a thinned image until it is to settle: the points then meet every pixel alike.
+        """Moves a thinned image until it is to settle: the points then meet every pixel alike.
 
-        At rest it lies where halving the image leads back to the last stage.
+        A torus goes anywhere; at rest it lies where halving the image leads back to the last stage. An image with
+        borders loses a few pixels at two of them.
         """
         h, w = self.stage.size
-        if self.param.boundary != "periodic":
-            return
         if self.max_points is None or h * w <= self.max_points or step >= self.stage.settle * self.stage.num_steps:
             self.offset = (0, 0)
             return
-        draw = [int(torch.randint(side, (), generator=self.generator)) for side in (h, w)]
+        most = (h, w) if self.param.boundary == "periodic" else (min(1 + h // 8, _JOLT), min(1 + w // 8, _JOLT))
+        draw = [int(torch.randint(side, (), generator=self.generator)) for side in most]
         self.offset = draw[0], draw[1]
 
     def evaluate(self, *, improve: bool) -> tuple[Tensor, list[tuple[Tensor, Tensor | None]]]:
         """The loss, and the points with the curvature of each level (both times the term's weight)."""
         image = self.param(self.stage.size, self.generator)
-        image = image.roll(self.offset, dims=(2, 3))
         total, parts = image.new_zeros(()), []
-        for term, points, result in self._compare(image, self.terms, improve=improve):
-            weight = term.weight * self.balance[term.group]
+        for group, weight, points, result in self._compare(image, self.terms, improve=improve):
+            weight *= self.balance[group]
             total = total + weight * result.value
             parts.append((points, None if result.curvature is None else weight * result.curvature))
         return total, parts
 
     def _compare(
-        self, image: Tensor, terms: Sequence[ActiveTerm], *, improve: bool
-    ) -> Iterator[tuple[ActiveTerm, Tensor, LossValue]]:
-        """What the losses of all levels of the terms say of their points (or coordinates)."""
+        self, image: Tensor, terms: Sequence[ActiveTerm | ActiveAnchor], *, improve: bool
+    ) -> Iterator[tuple[int, float, Tensor, LossValue]]:
+        """What the losses of all levels of the terms say of their points (or coordinates), with group and weight."""
         made: dict[object, dict[str, Tensor]] = {}  # features that several terms look at are extracted once
         for term in terms:
             levels = term.levels(image, self.stage.scale, self.param.boundary, self.max_points, self.offset, made)
-            for name, points in levels.items():
-                yield term, points, term.losses[name](points, improve=improve)
+            for name, (points, share) in levels.items():
+                yield term.group, term.weight * share, points, term.losses[name](points, improve=improve)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The inner states of all losses, by number of the term, level and name."""
@@ -128,8 +140,8 @@ class Problem:
         image, total = self.image(), 0.0
         for term in self.terms:
             levels = term.levels(image, self.stage.scale, self.param.boundary, self.max_points, self.offset, {})
-            name = next(iter(levels))  # the finest
-            total += term.weight * self.balance[term.group] * term.losses[name].distance(levels[name])
+            for name, (points, share) in list(levels.items())[:1]:  # the finest
+                total += term.weight * share * self.balance[term.group] * term.losses[name].distance(points)
         return total
 
 

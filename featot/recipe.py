@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -14,6 +14,7 @@ from featot.errors import UsageError, unknown_name
 from featot.interfaces import FeatureExtractor, Parametrization
 from featot.options import to_dict
 from featot.plugins import Registered, Registry, route_options
+from featot.sight import Blend, Region
 from featot.terms import LossFactory, Term
 
 KINDS = ("features", "param", "loss")
@@ -32,6 +33,7 @@ class Recipe:
     plugins: Mapping[str, Registered]
     options: Mapping[str, Any]
     objects: Mapping[str, Any]
+    _extractors: dict[str, FeatureExtractor] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def choose(
@@ -83,11 +85,12 @@ class Recipe:
         weight: float = 1.0,
         guide: Tensor | None = None,
         masks: Sequence[Tensor] | None = None,
+        only: Region | Blend | None = None,
     ) -> list[Term]:
-        """A term for each loss of each extractor, with the exemplars as target."""
+        """A term for each loss of each extractor, with the exemplars as target; all calls share the extractors."""
         terms = []
         for group, (features, share) in enumerate(self.shares.items()):
-            extractor: FeatureExtractor = self.objects.get("features") or self._make("features", features)()
+            extractor = self._extractor(features)
             for name, part in self.losses[features].items():
                 loss: LossFactory = self.objects.get("loss") or self._make("loss", name)
                 terms.append(
@@ -98,6 +101,7 @@ class Recipe:
                         weight=weight * part,
                         guide=guide,
                         masks=masks,
+                        only=only,
                         group=group,
                         share=share,
                     )
@@ -117,6 +121,11 @@ class Recipe:
                 f"{key}.{name}": value for key in self.plugins for name, value in to_dict(self.options[key]).items()
             },
         }
+
+    def _extractor(self, features: str) -> FeatureExtractor:
+        if features not in self._extractors:
+            self._extractors[features] = self.objects.get("features") or self._make("features", features)()
+        return self._extractors[features]
 
     def _make(self, kind: str, name: str | None) -> Any:
         for key, registered in self.plugins.items():

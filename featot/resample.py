@@ -45,6 +45,17 @@ def halve(image: Float[Tensor, "b c h w"], boundary: Boundary) -> Float[Tensor, 
     return F.conv2d(image, kernel, stride=2, groups=channels)
 
 
+def halve_in_place(image: Float[Tensor, "b c h w"], boundary: Boundary) -> Float[Tensor, "b c h2 w2"]:
+    """Halves to `halved_size`, whatever the boundary: a "valid" image goes on as its last row and column do.
+
+    For what must keep its place beside an image of a parametrization, such as a mask.
+    """
+    if boundary == "periodic":
+        return halve(image, boundary)
+    h, w = image.shape[2:]
+    return halve(F.pad(image, (0, 2 + w % 2, 0, 2 + h % 2), mode="replicate"), "valid")
+
+
 def halved_size(size: Size, times: int) -> Size:
     """The size of a periodic image after so many halvings."""
     return -(-size[0] // 2**times), -(-size[1] // 2**times)

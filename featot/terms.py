@@ -9,14 +9,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from featot.anchor import Anchor
 from featot.errors import UsageError
 from featot.interfaces import Boundary, FeatureExtractor, Loss, Size
 from featot.ot import Measure
 from featot.resample import halve
+from featot.sight import Blend, Region, Selection, moved, points_that_see
 
 LossFactory = Callable[[Measure, torch.Generator], Loss]
 
 _COORDINATES = 2**16  # points of the exemplars whose coordinates a sliced loss keeps
+_TRACE = 1e-3  # of a pixel that is halved: what is less does not count
 _SLICED_SIDE = 512  # of the window of a larger image that a sliced loss sees at once
 
 
@@ -25,8 +28,8 @@ class Term:
     """One target: ``weight`` times the sum over ``extractor``'s levels of the loss to the exemplars' pooled features.
 
     ``guide``: further channels of the image, which are fixed; the exemplars then have them too, after their own.
-    ``masks``: for each exemplar, 1 where it may be sampled; a point counts if all the pixels it sees do. Only linear
-    features can be masked.
+    ``masks``: for each exemplar, 1 where it may be sampled; a point counts if all the pixels it sees do.
+    ``only``: which points of the image are compared (None: all of them).
     ``group``: terms of one group are added up by their weights. Groups are balanced: when a stage begins, the
     gradient of each further one is made as long as the first one's; only then it is multiplied by its ``share``.
     """
@@ -37,8 +40,18 @@ class Term:
     weight: float = 1.0
     guide: Float[Tensor, "1 _ h w"] | None = None
     masks: Sequence[Float[Tensor, "1 1 _ _"]] | None = None
+    only: Region | Blend | None = None
     group: int = 0
     share: float = 1.0
+
+    @property
+    def linear(self) -> bool:
+        """Whether its points are averages of pixels."""
+        return self.extractor.linear
+
+    def activate(self, generator: torch.Generator) -> ActiveTerm:
+        """The term as a running problem has it."""
+        return ActiveTerm(self, generator)
 
 
 class ActiveTerm:
@@ -48,8 +61,6 @@ class ActiveTerm:
         self.weight, self.group, self.generator = term.weight, term.group, generator
         self.extractor, self.loss = term.extractor, term.loss
         self.exemplars, self.masks, self.guide = term.exemplars, term.masks, term.guide
-        if self.masks is not None and not self.extractor.linear:
-            raise UsageError("a mask of the exemplar needs linear features of pixels, such as 'patches' or 'pyramid'")
         if self.guide is not None and not self.extractor.linear:
             raise UsageError("a guide needs linear features of pixels, such as 'patches' or 'pyramid'")
         kind = getattr(self.loss, "func", self.loss)  # a class, or a partial of one
@@ -59,11 +70,14 @@ class ActiveTerm:
         self.directions: dict[str, Tensor] = {}
         self.units: dict[str, float] = {}
         self.guides: dict[int, Tensor] = {}
+        self.selection = None if term.only is None else Selection(term.only, self.extractor, generator)
 
-    def enter(self, scale: int) -> None:
+    def enter(self, scale: int, boundary: Boundary) -> None:
         if self.guide is not None:
             # of the stage's size, whatever the boundary
             self.guides = {scale: _halved(self.guide, scale, "periodic")}
+        if self.selection is not None:
+            self.selection.enter(scale, boundary)
         exemplars = [_halved(exemplar, scale, "valid") for exemplar in self.exemplars]
         with torch.no_grad():
             clouds = [self.extractor.extract(exemplar, scale=scale, boundary="valid") for exemplar in exemplars]
@@ -73,12 +87,14 @@ class ActiveTerm:
             raise UsageError(f"the exemplar is too small for its features (they see {h}x{w} pixels)")
         if self.masks is not None:
             self._keep_allowed(clouds, exemplars, scale)
+        if not any(len(cloud[name]) for cloud in clouds for name in cloud):
+            raise UsageError(
+                f"the mask leaves no features of the exemplar at 1/{2**scale}; use a larger one, or fewer levels"
+            )
         for name in names:
             points = torch.cat([cloud[name] for cloud in clouds if name in cloud])
-            if len(points) == 0:
-                raise UsageError(
-                    f"the mask leaves no features of the exemplar at level {name}; use a larger one, or fewer levels"
-                )
+            if len(points) == 0:  # a coarse level, whose features see too much
+                continue
             if self.extractor.unitless:
                 norm = float(points.square().sum(1).mean().sqrt())
                 self.units[name] = norm if norm > 0 else 1.0
@@ -94,9 +110,10 @@ class ActiveTerm:
         """Leaves out the points that see anything but what the masks allow."""
         assert self.masks is not None
         for cloud, exemplar, mask in zip(clouds, exemplars, self.masks, strict=True):
-            seen = _halved(mask, scale, "valid").expand_as(exemplar)
-            for name, points in self.extractor.extract(seen, scale=scale, boundary="valid").items():
-                cloud[name] = cloud[name][points.amin(1) > 0.999]
+            barred = _halved(1 - mask, scale, "valid")
+            barred = torch.where(barred > _TRACE, barred, 0)
+            for name, sees in points_that_see(self.extractor, barred, exemplar.shape[1], scale=scale).items():
+                cloud[name] = cloud[name][~sees]
 
     def levels(
         self,
@@ -106,13 +123,19 @@ class ActiveTerm:
         max_points: int | None,
         offset: Size,
         made: dict[object, dict[str, Tensor]],
-    ) -> dict[str, Tensor]:
-        """What the losses compare, of the levels that the exemplars have too; ``made``: what is extracted already."""
+    ) -> dict[str, tuple[Tensor, float]]:
+        """What the losses compare, of the levels that the exemplars have too, and for what share of all it stands.
+
+        ``made``: what is extracted already.
+        """
+        channels, selection = image.shape[1], self.selection
         if self.guide is not None:
-            guide = self.guides[scale].expand(len(image), -1, -1, -1)
-            image = torch.cat([image, guide.roll(offset, dims=(2, 3))], dim=1)
+            image = torch.cat([image, self.guides[scale].expand(len(image), -1, -1, -1)], dim=1)
+        image = moved(image, offset, boundary)
+        thinned = None if self.thorough or self.slices else max_points
         if self.slices:
-            image, boundary = _part(image, boundary, self.generator)
+            if selection is None:
+                image, boundary = _part(image, boundary, self.generator)
             drawn = {name: loss.draw() for name, loss in self.losses.items()}
             directions = {
                 name: self.directions[name] if chosen is None else self.directions[name][chosen.to(image.device)]
@@ -120,30 +143,41 @@ class ActiveTerm:
             }
             levels = self.extractor.project(image, directions, scale=scale, boundary=boundary)
         else:
-            thinned = None if self.thorough else max_points
+            if selection is not None:
+                thinned = selection.affordable(thinned, channels)
             key = self.extractor, id(self.guide), thinned
             if key not in made:
                 made[key] = self.extractor.extract(image, scale=scale, boundary=boundary, max_points=thinned)
             levels = made[key]
-        levels = {name: points for name, points in levels.items() if name in self.losses}
-        if not levels:
+        if not levels.keys() & self.losses.keys():
             h, w = image.shape[2:]
             raise UsageError(f"an image of {h}x{w} is too small for its features")
-        return {name: points / self.units[name] if self.units else points for name, points in levels.items()}
+        levels = {
+            name: points / self.units[name] if self.units else points
+            for name, points in levels.items()
+            if name in self.losses
+        }
+        if selection is None:
+            return {name: (points, 1.0) for name, points in levels.items()}
+        return selection.choose(levels, channels, thinned, offset)
 
 
-def start_from(term: Term, scale: int) -> Tensor:
+def start_from(terms: Sequence[Term | Anchor], scale: int) -> Tensor:
     """The exemplar at that scale without its guide; of several, or with masks, the pixels that count in a row."""
-    guides = 0 if term.guide is None else term.guide.shape[1]
-    halved = [_halved(exemplar[:, : exemplar.shape[1] - guides], scale, "valid") for exemplar in term.exemplars]
-    if len(halved) == 1 and term.masks is None:
-        return halved[0]
-    if term.masks is None:
-        chosen = [image.flatten(2) for image in halved]
-    else:
-        masks = [_halved(mask, scale, "valid").flatten() > 0.999 for mask in term.masks]
-        chosen = [image.flatten(2)[:, :, mask] for image, mask in zip(halved, masks, strict=True)]
-    pooled = torch.cat(chosen, dim=2)[:, :, None]
+    found: dict[int, Tensor] = {}
+    whole = True
+    given = [term for term in terms if isinstance(term, Term)]
+    for term in [term for term in given if term.weight > 0] or given:
+        guides = 0 if term.guide is None else term.guide.shape[1]
+        for number, exemplar in enumerate(term.exemplars):
+            image = _halved(exemplar[:, : exemplar.shape[1] - guides], scale, "valid")
+            if term.masks is not None:
+                allowed = _halved(term.masks[number], scale, "valid").flatten() > 1 - _TRACE
+                image, whole = image.flatten(2)[:, :, None, allowed], False
+            found.setdefault(id(exemplar), image)
+    if len(found) == 1 and whole:
+        return next(iter(found.values()))
+    pooled = torch.cat([image.flatten(2) for image in found.values()], dim=2)[:, :, None]
     if pooled.numel() == 0:
         raise UsageError(
             f"the mask leaves nothing of the exemplar at 1/{2**scale}; use a larger one, or fewer levels"

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from featot import provenance
 from featot.checkpoints import flattened, nested, read_checkpoint, write_checkpoint
+from featot.device import find_device
 from featot.errors import FeatotError, UsageError
 from featot.exemplars import Pictures, Sources, check_augment
 from featot.files import AnyPath
@@ -27,7 +28,7 @@ from featot.parallel import apart, average, in_any
 from featot.plugins import Registered, Registry, load_registry
 from featot.problem import Adam, Problem, Stage
 from featot.recipe import Recipe
-from featot.tasks import DEFAULT_LOSS, find_device
+from featot.runs import DEFAULT_LOSS
 
 _SIDE = 256  # pixels of the images it learns from, where none are asked for
 _FINAL = 0.05  # of the rate at the start
@@ -42,7 +43,7 @@ class TrainingSettings:
     ``size``: of the images that it learns from, in pixels (None: the exemplar's, at most 256). ``steps``: of the
     optimiser; ``minutes``: the time after which it ends even so, the rate falling accordingly. ``rate``: Adam's, at
     the start; it falls to a twentieth by half a cosine. ``average``: the share that the mean of the weights, which is
-    the model, keeps at each step. The others: see `featot.tasks.SynthesisSettings`.
+    the model, keeps at each step. The others: see `featot.runs.SynthesisSettings`.
     """
 
     size: Size | None = None

@@ -12,8 +12,9 @@ from featot.exemplars import Sources
 from featot.plugins import load_registry, route_options
 from featot.recipe import parse_sum
 from featot.resample import halve
+from featot.runs import SynthesisSettings
 from featot.schedule import QUALITIES
-from featot.tasks import SynthesisSettings, synthesize, synthesize_each
+from featot.tasks import synthesize, synthesize_each
 from featot_plugins.options import OTLossOptions, SlicedOptions
 
 QUICK = {"device": "cpu", "size": (20, 24), "steps": 2, "levels": 2, "starts": 1}

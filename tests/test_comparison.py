@@ -12,8 +12,8 @@ from featot.comparison import METHODS, Case, choose_metrics, compare, grid_cases
 from featot.errors import FeatotError, UsageError
 from featot.interfaces import Metric
 from featot.recipe import parse_sum
+from featot.runs import SynthesisSettings
 from featot.tables import FORMATS, ScoreTable
-from featot.tasks import SynthesisSettings
 
 
 class Lower(Metric):

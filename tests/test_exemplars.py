@@ -175,7 +175,7 @@ def test_a_mask_of_everything_changes_nothing():
 def test_a_mask_that_leaves_nothing():
     exemplar, mask = _noise(1, 24, 20), torch.zeros(1, 24, 20)
     mask[:, :, :6] = 1  # a patch of 7 does not fit
-    with pytest.raises(UsageError, match=r"the mask leaves no features of the exemplar at level 1/2"):
+    with pytest.raises(UsageError, match=r"the mask leaves no features of the exemplar at 1/2"):
         _quick(exemplar, mask=mask)
 
 

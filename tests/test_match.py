@@ -356,7 +356,7 @@ def test_the_image_carries_over_to_the_next_stage():
 def test_the_exemplar_never_wraps_and_the_image_does_as_it_says():
     for param, boundary in ((Given, "periodic"), (GivenInside, "valid")):
         extractor, start = Watched(), torch.rand(1, 1, 6, 7, generator=torch.Generator().manual_seed(0))
-        _run(param(start), [_term(extractor=extractor)], [_stage((6, 7), 5, 0.0)], max_points=11)
+        _run(param(start), [_term(extractor=extractor)], [_stage((6, 7), 5, 0.0, settle=0.0)], max_points=11)
         (seen, *_), *calls = extractor.calls
         torch.testing.assert_close(seen, _exemplar())
         assert extractor.calls[0][1:] == (0, "valid", None)
@@ -380,6 +380,19 @@ def test_a_thinned_torus_moves_until_it_settles():
     assert set(offsets[6:]) == {0}
 
 
+def test_a_thinned_image_with_borders_loses_a_few_pixels_until_it_settles():
+    extractor, start = Watched(), torch.rand(1, 1, 40, 48, generator=torch.Generator().manual_seed(0))
+    _run(GivenInside(start), [_term(extractor=extractor)], [_stage((40, 48), 12, 0.0)], max_points=255)
+    images = [image for image, *_ in extractor.calls[1:]]
+    for image in images:
+        h, w = image.shape[2:]
+        assert 40 - h < 8
+        assert 48 - w < 8
+        assert torch.equal(image, start[:, :, 40 - h :, 48 - w :])
+    assert len({image.shape for image in images[:6]}) >= 4
+    assert {image.shape for image in images[6:]} == {start.shape}
+
+
 @pytest.mark.parametrize("max_points", [None, 256])
 def test_a_torus_of_which_all_points_count_stays(max_points):
     assert _offsets(max_points) == [0] * 12
@@ -393,10 +406,10 @@ def test_a_parametrization_that_cannot_be_resized():
 
 
 def test_a_parametrization_inside_a_border_reaches_its_edges():
-    """Thinned windows of a "valid" image never move: they must cover the last row and column all the same."""
+    """At rest the thinned windows of a "valid" image cover the last row and column."""
     start = torch.rand(1, 1, 17, 18, generator=torch.Generator().manual_seed(0))
     term = _term(torch.full((1, 1, 9, 9), 0.5), Patches(PatchesOptions(size=4)), _ot(exponent=2))
-    stages = [_stage((17, 18), 1, 1.0)]
+    stages = [_stage((17, 18), 1, 1.0, settle=0.0)]
     image = _run(GivenInside(start), [term], stages, optimizer="closed-form", max_points=1).image
     torch.testing.assert_close(image, torch.full_like(image, 0.5))
 

@@ -11,7 +11,8 @@ from featot.match import match
 from featot.plugins import load_registry
 from featot.problem import Problem, Stage
 from featot.recipe import Recipe, format_sum, parse_losses, parse_sum
-from featot.tasks import SynthesisSettings, synthesize
+from featot.runs import SynthesisSettings
+from featot.tasks import synthesize
 from featot.terms import Term
 
 

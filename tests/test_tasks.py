@@ -20,8 +20,9 @@ from featot.interfaces import Parametrization
 from featot.provenance import fingerprint, read_record
 from featot.recipe import parse_sum
 from featot.resample import halve
+from featot.runs import SynthesisSettings
 from featot.schedule import QUALITIES
-from featot.tasks import SynthesisSettings, synthesize
+from featot.tasks import synthesize
 from featot_plugins.image import Image
 from featot_plugins.msot import MSOT
 from featot_plugins.options import (

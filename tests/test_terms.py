@@ -11,6 +11,7 @@ from featot.errors import UsageError
 from featot.interfaces import FeatureExtractor, Loss, LossValue, Parametrization
 from featot.match import match
 from featot.problem import Stage
+from featot.sight import Blend, Region
 from featot.terms import Term
 from featot_plugins.options import PatchesOptions, PyramidOptions
 from featot_plugins.patches import Patches
@@ -62,6 +63,13 @@ class Keeps(Loss):
     def __call__(self, points, *, improve=True):
         self.seen.append(points.detach().clone())
         return LossValue(points.square().mean())
+
+
+class Ones(Keeps):
+    """Is 1 whatever it sees."""
+
+    def __call__(self, points, *, improve=True):
+        return LossValue(1 + 0 * points.sum())
 
 
 class KeepsSlices(Keeps):
@@ -153,17 +161,110 @@ def test_a_coarse_patch_counts_if_all_the_pixels_it_sees_do():
     assert [len(loss.target) for loss in made] == [17 * 17 - 1, 6 * 6 - 1]
 
 
-def test_features_that_are_not_linear_cannot_be_masked():
-    exemplar = _noise(1, 1, 8, 8)
-    with pytest.raises(UsageError, match=r"mask of the exemplar needs linear features.*'pyramid'"):
-        _run(Term(exemplars=[exemplar], extractor=Squares(), loss=Keeps, masks=[torch.ones(1, 1, 8, 8)]))
+def test_features_that_are_not_linear_are_masked_by_what_they_depend_on():
+    factory, made = _recording()
+    exemplar, mask = _noise(1, 1, 8, 8), torch.zeros(1, 1, 8, 8)
+    mask[..., 2:7, 1:5] = 1
+    _run(Term(exemplars=[exemplar], extractor=Squares(), loss=factory, masks=[mask]))
+    assert torch.equal(made[0].target.points, Squares().extract(exemplar[..., 2:7, 1:5])["squares"])
 
 
 def test_a_mask_too_small_for_a_patch():
     exemplar, mask = _noise(1, 1, 8, 8), torch.zeros(1, 1, 8, 8)
     mask[..., :2, :] = 1
-    with pytest.raises(UsageError, match="no features of the exemplar at level 1/1; use a larger one"):
+    with pytest.raises(UsageError, match="no features of the exemplar at 1/1; use a larger one"):
         _run(Term(exemplars=[exemplar], extractor=_patches(), loss=Keeps, masks=[mask]))
+
+
+def test_a_coarse_level_of_which_a_mask_leaves_nothing_is_left_out():
+    factory, made = _recording()
+    mask = torch.zeros(1, 1, 20, 20)
+    mask[..., :6, :6] = 1
+    extractor = Pyramid(PyramidOptions(size=4, scales=2))
+    _run(Term(exemplars=[_noise(1, 1, 20, 20)], extractor=extractor, loss=factory, masks=[mask]), _stage((16, 16)))
+    assert [len(loss.target) for loss in made] == [3 * 3]
+
+
+# Regions and blends
+
+
+@pytest.mark.parametrize("extractor", [_patches(), Squares()])
+def test_of_a_region_only_the_points_that_see_it_are_compared(extractor):
+    factory, made = _recording()
+    marked = torch.zeros(1, 1, 6, 8)
+    marked[..., 2, 5] = 1
+    only = Region(marked)
+    param = GivenInside()
+    _run(Term(exemplars=[_noise(1, 1, 9, 9)], extractor=extractor, loss=factory, only=only), param=param)
+    pixels = param.pixels.detach()
+    if isinstance(extractor, Squares):
+        expected = pixels[..., 2, 5].square().view(1, 1)
+    else:
+        corners = [(row, column) for row in (0, 1, 2) for column in (3, 4, 5)]
+        expected = torch.stack([pixels[0, 0, y : y + 3, x : x + 3].flatten() for y, x in corners])
+    for points in made[0].seen:
+        assert torch.equal(points, expected)
+
+
+def test_a_region_is_halved_with_the_image_and_moves_with_it():
+    """One pixel marked, patches of one pixel: the one point that is compared is that pixel, wherever the torus is."""
+    factory, made = _recording()
+    marked = torch.zeros(1, 1, 12, 16)
+    marked[..., 5:9, 9:13] = 1  # the halved pixel (3, 5) sees all of it, its neighbours a part
+    param = Given()
+    term = Term(exemplars=[_noise(1, 1, 16, 16)], extractor=_patches(1), loss=factory, only=Region(marked))
+    _run(term, _stage((6, 8), num_steps=4, scale=1, settle=1.0), param=param, max_points=1)
+    seen = [set(points.flatten().tolist()) for points in made[0].seen]
+    assert len(seen) == 4
+    assert all(pixels == seen[0] for pixels in seen)
+    assert float(param.pixels.detach()[0, 0, 2, 4]) in seen[0]
+
+
+def test_a_thinned_region_keeps_its_points():
+    """Thinning counts the points that are compared, not those of the whole image."""
+    factory, made = _recording()
+    marked = torch.zeros(1, 1, 24, 32)
+    marked[..., 10:13, 10:13] = 1
+    term = Term(exemplars=[_noise(1, 1, 9, 9)], extractor=_patches(), loss=factory, only=Region(marked))
+    _run(term, _stage((24, 32)), param=GivenInside(), max_points=25)
+    assert [len(points) for points in made[0].seen] == [25, 25]
+
+
+def test_a_blend_divides_every_point_between_its_terms():
+    share = torch.linspace(0, 1, 64).expand(1, 1, 48, 64)
+    factory, made = _recording()
+    term = Term(exemplars=[_noise(1, 1, 9, 9)], extractor=_patches(1), loss=factory, only=Blend(share))
+    param = Given()
+    _run(term, _stage((48, 64), num_steps=200), param=param)
+    pixels, counts = param.pixels.detach().flatten(), torch.zeros(48 * 64)
+    for points in made[0].seen:
+        counts += torch.isin(pixels, points.flatten())
+    assert len(pixels.unique()) > 0.99 * len(pixels)
+    torch.testing.assert_close(counts.view(48, 64).mean(0) / 200, share[0, 0, 0], atol=0.03, rtol=0)
+
+
+def test_a_blend_counts_for_the_share_of_the_points_it_stands_for():
+    values = []
+    for share in (1.0, 0.25):
+        only = Blend(torch.full((1, 1, 6, 8), share))
+        term = Term(exemplars=[_noise(1, 1, 9, 9)], extractor=_patches(1), loss=Ones, only=only)
+        values.append(_run(term).history[0].loss)
+    assert values == pytest.approx([1.0, 0.25])
+
+
+def test_a_blend_wants_linear_features():
+    only = Blend(torch.ones(1, 1, 6, 8))
+    with pytest.raises(UsageError, match=r"blend across space needs linear features.*'pyramid'"):
+        _run(Term(exemplars=[_noise(1, 1, 9, 9)], extractor=Squares(), loss=Keeps, only=only))
+
+
+def test_a_sliced_loss_gets_the_coordinates_of_the_region_alone():
+    factory, made = _recording(KeepsSlices)
+    marked = torch.zeros(1, 1, 6, 8)
+    marked[..., 2, 5] = 1
+    term = Term(exemplars=[_noise(1, 1, 9, 9)], extractor=_patches(), loss=factory, only=Region(marked))
+    _run(term, param=GivenInside())
+    assert [points.shape for points in made[0].seen] == [(9, 2), (9, 2)]
 
 
 # Guides

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -45,15 +48,17 @@ mixed_option = click.option(
     metavar="OUT | KEY=VALUE",
     help="With an equals sign: an option of a plugin (size=5, or pyramid.size=5). Without: the same as --out.",
 )
+quality_option = click.option(
+    "--quality", metavar="NAME", help="draft, standard or high: about 1, 3 and 20 times the time.  [standard]"
+)
+seed_option = click.option("--seed", type=int, help="The same seed gives the same image.  [default: 0]")
 image_options = _group(
-    click.option(
-        "--quality", metavar="NAME", help="draft, standard or high: about 1, 3 and 20 times the time.  [standard]"
-    ),
+    quality_option,
     click.option(
         "--size", metavar="HxW", help="Size of the result, in pixels: 512x384, or 512.  [default: EXEMPLAR's]"
     ),
     click.option("--tile", metavar="AXES", help="Where the result wraps round: both, x, y or none.  [default: both]"),
-    click.option("--seed", type=int, help="The same seed gives the same image.  [default: 0]"),
+    seed_option,
 )
 problem_options = _group(
     click.option(
@@ -86,6 +91,9 @@ loop_options = _group(
     ),
     click.option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.  [default: auto]"),
 )
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the record of the run as JSON instead of the summary."
+)
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress bar, no summary.")
 
 
@@ -110,8 +118,17 @@ def split_options(
     return options, outputs[0] if outputs else None
 
 
+def settings_and_output(
+    given: dict[str, Any], mixed: tuple[str, ...], out: str | None, weights: str | None = None
+) -> tuple[Any, str | None]:
+    """The settings that were typed, and the output, if any was."""
+    options, out = split_options(mixed, out, weights)
+    changes = {name: value for name, value in given.items() if value not in (None, ())}
+    return synthesis_settings({**changes, "options": options}), out
+
+
 def synthesis_settings(changes: dict[str, Any]) -> Any:
-    from featot.tasks import SynthesisSettings
+    from featot.runs import SynthesisSettings
 
     return SynthesisSettings(**parsed_changes(changes))
 
@@ -128,3 +145,43 @@ def parsed_changes(changes: dict[str, Any]) -> dict[str, Any]:
     if "augment" in changes:
         changes = {**changes, "augment": tuple(name.strip() for name in changes["augment"].split(","))}
     return changes
+
+
+def check_outputs(
+    files: list[Path], sidecars: list[Path], inputs: list[str], size: tuple[int, int] | None = None
+) -> None:
+    """Refuses at once what could not be written, or would overwrite an input or somebody's file."""
+    from featot.files import check_writable
+    from featot.images import check_image_suffix
+    from featot.provenance import is_record
+
+    for file in files:
+        check_image_suffix(file, size)
+    for file in (*files, *sidecars):
+        check_writable(file)
+        for given in inputs:
+            if os.path.exists(file) and os.path.exists(given) and os.path.samefile(file, given):
+                which = "the exemplar" if given == inputs[0] else "an input"
+                raise UsageError(f"cannot write {file}: it is {which}; choose another name with --out")
+    for sidecar in sidecars:
+        if sidecar.exists() and not is_record(sidecar):
+            why = "a file of another kind is there"
+            raise UsageError(f"cannot write {sidecar}: {why}; choose another name with --out")
+
+
+def save_result(result: Any, file: Path, *, quiet: bool, as_json: bool) -> None:
+    """Writes image and record, and says so: by the record itself, or in a line."""
+    record = result.save(file)
+    if as_json:
+        click.echo(json.dumps(result.record))
+    elif not quiet and not result.interrupted:
+        h, w = result.image.shape[2:]
+        seconds = result.record["timings"]["match"]
+        click.echo(f"{file}  {h}x{w}, loss {result.record['loss']:.4g}, {seconds:.1f} s; record in {record}")
+
+
+def end_interrupted(result: Any, file: Path) -> None:
+    """Ends the command with 130 where the result was interrupted."""
+    if result.interrupted:
+        click.echo(f"featot: interrupted; {file} holds the best image so far", err=True)
+        raise click.exceptions.Exit(130)

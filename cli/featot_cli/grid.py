@@ -16,8 +16,7 @@ from featot_cli.common import (
     loop_options,
     mixed_option,
     quiet_option,
-    split_options,
-    synthesis_settings,
+    settings_and_output,
     weights_option,
 )
 from featot_cli.main import LazyRegistry, pass_registry
@@ -67,8 +66,7 @@ def grid(
     """
     from featot.comparison import grid_cases
 
-    options, out = split_options(mixed, out, weights)
-    settings = _settings(given, options)
+    settings, out = settings_and_output(given, mixed, out, weights)
     path = Path(out) if out is not None else Path(f"{Path(exemplar).stem}_grid.png")
     if path.suffix.lower() != ".png":
         raise UsageError(f"expected a contact sheet .png, got {path}")
@@ -108,8 +106,7 @@ def bench_table(
     """
     from featot.comparison import METHODS, Case
 
-    options, out = split_options(mixed, out, weights)
-    settings = _settings(given, options)
+    settings, out = settings_and_output(given, mixed, out, weights)
     chosen = _names(methods, "methods")
     for name in chosen:
         if name not in METHODS:
@@ -130,11 +127,6 @@ def bench_table(
         for name in chosen
     ]
     _run(lazy, cases, settings, metric, sheet=target / "table.png", quiet=quiet, folder=target)
-
-
-def _settings(given: dict[str, Any], options: dict[str, str]) -> Any:
-    changes = {key: value for key, value in given.items() if value is not None}
-    return synthesis_settings({**changes, "options": options})
 
 
 def _run(

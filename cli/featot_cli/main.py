@@ -20,6 +20,9 @@ from featot.plugins import PluginProblem, Registry, load_registry
 # Named, not imported: `featot --help` loads no torch.
 COMMANDS = {
     "synth": ("featot_cli.synth:synth", "Synthesise a texture from an exemplar image."),
+    "inpaint": ("featot_cli.inpaint:inpaint", "Fill a hole in an image with what the rest is made of."),
+    "mix": ("featot_cli.mix:mix", "Make the texture between several exemplars: their barycenter."),
+    "transfer": ("featot_cli.transfer:transfer", "Paint one image with the texture of another."),
     "eval": ("featot_cli.eval:evaluate", "Score images against their exemplar: a table of metrics."),
     "grid": ("featot_cli.grid:grid", "Compare features and losses on an exemplar: a contact sheet and a table."),
     "bench-table": ("featot_cli.grid:bench_table", "Compare methods on a folder of exemplars: the paper's table."),

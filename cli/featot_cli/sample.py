@@ -52,11 +52,11 @@ def sample(
     """
     # Imported here, with torch: --help does not wait for it.
     from featot import render
+    from featot.device import find_device
     from featot.files import check_writable
     from featot.images import check_image_suffix, parse_size
     from featot.models import load_model
     from featot.strips import write_strips
-    from featot.tasks import find_device
     from featot_cli.progress import strip_bar
 
     shape = parse_size(size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import warnings
@@ -15,11 +14,15 @@ from featot.errors import UsageError
 from featot_cli.common import (
     PluginCommand,
     augment_option,
+    check_outputs,
+    end_interrupted,
     image_options,
+    json_option,
     loop_options,
     mixed_option,
     problem_options,
     quiet_option,
+    save_result,
     split_options,
     synthesis_settings,
     weights_option,
@@ -50,7 +53,7 @@ from featot_cli.main import LazyRegistry, pass_registry
 @click.option("--from-json", metavar="FILE", help="Repeat the run that this sidecar records, bit for bit.")
 @click.option("--preview", is_flag=True, help="Also write OUT.preview.png, about once a second, while it grows.")
 @quiet_option
-@click.option("--json", "as_json", is_flag=True, help="Print the record of the run as JSON instead of the summary.")
+@json_option
 @pass_registry
 def synth(
     lazy: LazyRegistry,
@@ -112,8 +115,11 @@ def synth(
     growing = path.with_suffix(f".preview{path.suffix}") if preview else None
     tiled = [path.with_stem(f"{path.stem}_tiled") for path in paths] if show_tiled else []
     inputs = [str(file) for file in (*sources.exemplars, sources.mask, sources.guide, sources.exemplar_guide) if file]
-    _check_outputs(
-        [*paths, *tiled, *([growing] if growing else [])], [p.with_suffix(".json") for p in paths], inputs, settings
+    check_outputs(
+        [*paths, *tiled, *([growing] if growing else [])],
+        [p.with_suffix(".json") for p in paths],
+        inputs,
+        settings.size,
     )
     pictures = sources.read()
     for file in (path, *([growing] if growing else [])):
@@ -128,39 +134,10 @@ def synth(
         results = synthesize_each(pictures, settings, chosen or [None], callback=callback, registry=lazy.registry)
         for number, result in enumerate(results):
             file = paths[number]
-            result.save(file)
+            save_result(result, file, quiet=quiet, as_json=as_json)
             if show_tiled:
                 write_image(result.image.repeat(1, 1, 2, 2), tiled[number], result.format)
-            if as_json:
-                click.echo(json.dumps(result.record))
-            elif not quiet and not result.interrupted:
-                h, w = result.image.shape[2:]
-                seconds = result.record["timings"]["match"]
-                record = file.with_suffix(".json")
-                click.echo(f"{file}  {h}x{w}, loss {result.record['loss']:.4g}, {seconds:.1f} s; record in {record}")
-    if result.interrupted:
-        click.echo(f"featot: interrupted; {file} holds the best image so far", err=True)
-        raise click.exceptions.Exit(130)
-
-
-def _check_outputs(files: list[Path], sidecars: list[Path], inputs: list[str], settings: Any) -> None:
-    """Refuses at once what could not be written, or would overwrite an input or somebody's file."""
-    from featot.files import check_writable
-    from featot.images import check_image_suffix
-    from featot.provenance import is_record
-
-    for file in files:
-        check_image_suffix(file, settings.size)
-    for file in (*files, *sidecars):
-        check_writable(file)
-        for given in inputs:
-            if os.path.exists(file) and os.path.exists(given) and os.path.samefile(file, given):
-                which = "the exemplar" if given == inputs[0] else "an input"
-                raise UsageError(f"cannot write {file}: it is {which}; choose another name with --out")
-    for sidecar in sidecars:
-        if sidecar.exists() and not is_record(sidecar):
-            why = "a file of another kind is there"
-            raise UsageError(f"cannot write {sidecar}: {why}; choose another name with --out")
+    end_interrupted(result, file)
 
 
 def _seeds(count: int | None, seeds: str | None, changes: dict[str, Any]) -> list[int] | None:
@@ -188,9 +165,10 @@ def _recorded(from_json: str, exemplars: tuple[str, ...], changes: dict[str, Any
     """The sources and the settings of an earlier run; warns where they may not give the same image."""
     import torch
 
+    from featot.device import find_device
     from featot.exemplars import Sources, pixels
     from featot.provenance import differences, fingerprint, read_record
-    from featot.tasks import SynthesisSettings, find_device
+    from featot.runs import SynthesisSettings
 
     if changes:
         names = ("-o KEY=VALUE" if name == "options" else "--" + name.replace("_", "-") for name in changes)

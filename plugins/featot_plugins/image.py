@@ -35,6 +35,9 @@ class Image(Parametrization):
         # A halved pixel is centred one pixel further on than `enlarge` puts it: what halves to it is kept there.
         self._set(enlarge(self.pixels.detach(), size, self.boundary).roll((1, 1), dims=(2, 3)))
 
+    def assign(self, image: Float[Tensor, "1 c h w"]) -> None:
+        self._set(image.detach().clone())
+
     def parameters(self) -> list[Tensor]:
         return [self.pixels]
 
