@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -12,11 +13,17 @@ from featot.errors import UsageError
 from featot_cli.main import lazy_registry
 from featot_cli.plugins import describe_options, option_help
 
+_TYPED = "featot.typed"
+
 
 class PluginCommand(click.Command):
-    """Adds the options of every plugin of its ``kinds`` to the help."""
+    """Adds the options of every plugin of its ``kinds`` to the help, and remembers what was typed."""
 
     kinds: tuple[str, ...] = ("features", "param", "loss")
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_TYPED] = shlex.join(["featot", ctx.info_name or "", *args])
+        return super().parse_args(ctx, args)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         registry = lazy_registry(ctx).registry
@@ -27,6 +34,12 @@ class PluginCommand(click.Command):
                     with formatter.section(f"-o KEY=VALUE for --{kind} {name}"):
                         formatter.write_dl([(f"{o['name']}={o['default']}", option_help(o)) for o in options])
         super().format_epilog(ctx, formatter)
+
+
+def typed_command() -> str:
+    """The present command as it was typed, quoted for a shell."""
+    command: str = click.get_current_context().meta[_TYPED]
+    return command
 
 
 def _group(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -20,6 +20,7 @@ from featot.plugins import PluginProblem, Registry, load_registry
 # Named, not imported: `featot --help` loads no torch.
 COMMANDS = {
     "synth": ("featot_cli.synth:synth", "Synthesise a texture from an exemplar image."),
+    "batch": ("featot_cli.batch:batch", "Synthesise from many exemplars, one image each; goes on where it stopped."),
     "eval": ("featot_cli.eval:evaluate", "Score images against their exemplar: a table of metrics."),
     "grid": ("featot_cli.grid:grid", "Compare features and losses on an exemplar: a contact sheet and a table."),
     "bench-table": ("featot_cli.grid:bench_table", "Compare methods on a folder of exemplars: the paper's table."),

@@ -22,6 +22,7 @@ from featot_cli.common import (
     quiet_option,
     split_options,
     synthesis_settings,
+    typed_command,
     weights_option,
 )
 from featot_cli.main import LazyRegistry, pass_registry
@@ -49,6 +50,7 @@ from featot_cli.main import LazyRegistry, pass_registry
 @loop_options
 @click.option("--from-json", metavar="FILE", help="Repeat the run that this sidecar records, bit for bit.")
 @click.option("--preview", is_flag=True, help="Also write OUT.preview.png, about once a second, while it grows.")
+@click.option("--report", is_flag=True, help="Also write OUT.html, a page about the run: maps, curves, scores.")
 @quiet_option
 @click.option("--json", "as_json", is_flag=True, help="Print the record of the run as JSON instead of the summary.")
 @pass_registry
@@ -68,6 +70,7 @@ def synth(
     show_tiled: bool,
     from_json: str | None,
     preview: bool,
+    report: bool,
     quiet: bool,
     as_json: bool,
     **given: Any,
@@ -89,6 +92,7 @@ def synth(
     # Imported here, with torch: --help does not wait for it.
     from featot.exemplars import Sources
     from featot.images import check_image_suffix, write_image
+    from featot.report import Recorder, check_report, write_report
     from featot.tasks import synthesize_each
     from featot_cli.progress import preview_file, progress_bar
 
@@ -115,6 +119,10 @@ def synth(
     _check_outputs(
         [*paths, *tiled, *([growing] if growing else [])], [p.with_suffix(".json") for p in paths], inputs, settings
     )
+    pages = [p.with_suffix(".html") for p in paths] if report else []
+    for page in pages:
+        check_report(page)
+    recorder = Recorder()
     pictures = sources.read()
     for file in (path, *([growing] if growing else [])):
         check_image_suffix(file, channels=pictures.channels)
@@ -124,6 +132,8 @@ def synth(
         def callback(state: Any) -> None:
             show(state)
             grow(state)
+            if report:
+                recorder(state)
 
         results = synthesize_each(pictures, settings, chosen or [None], callback=callback, registry=lazy.registry)
         for number, result in enumerate(results):
@@ -131,6 +141,11 @@ def synth(
             result.save(file)
             if show_tiled:
                 write_image(result.image.repeat(1, 1, 2, 2), tiled[number], result.format)
+            if report and not result.interrupted:
+                exemplars = pictures.exemplars
+                write_report(
+                    pages[number], result=result, exemplar=exemplars, recorder=recorder, command=typed_command()
+                )
             if as_json:
                 click.echo(json.dumps(result.record))
             elif not quiet and not result.interrupted:
