@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _MARK = '<meta name="generator" content="featot'
 _LONGEST = 1024  # pixels of a shown picture's side: the full one lies beside the page
 _SCORES = ("msot", "swd", "sharp", "tileability")  # those that take seconds and need no weights
+_OFTEN = 6  # times the mean: the histogram's end
 _INK = "#010203"  # stands for the colour of the page's text, which is light or dark
 _COLOURS = ("#3b82c4", "#d1661f", "#2a9d6f", "#b45ac8", "#c99a1a", "#7f8790")  # legible on white and on black
 # Of the corners of an exemplar: top left, top right, bottom left, bottom right.
@@ -110,9 +111,9 @@ def write_report(
         found=found,
         legend=_picture(_coordinates(_everywhere(found.canvas), found.canvas)),
         sources=_picture(_coordinates(found.places, found.canvas)),
-        usage=_picture(_heat(found.usage)),
+        usage=_picture(_heat(found.usage.sqrt())),  # a few that are used much would leave the rest dark
         most=_number(float(found.usage.nan_to_num().amax())),
-        ramp=_picture(_heat(torch.linspace(0, 1, 128)[None])),
+        ramp=_picture(_heat(torch.linspace(0, 1, 128).sqrt()[None])),
         **_curves(result, recorder, found),
         tables=_tables(result),
         scores=_scores(result.image, pixels(given[0])),
@@ -188,7 +189,7 @@ def _loss_curve(history: Sequence[Record]) -> Figure:
     scales = list(dict.fromkeys(line.scale for line in history))
     for number, scale in enumerate(scales):
         points = [(line.step, line.loss if line.scale == scale else math.nan) for line in history]
-        axes.plot(*zip(*points, strict=True), label=f"1/{2**scale}", color=_COLOURS[number % len(_COLOURS)])
+        axes.plot(*zip(*points, strict=True), label=f"1/{2**scale}", **_stroke(number))
     _finish(axes, "resolution", [line.loss for line in history])
     return figure
 
@@ -197,9 +198,14 @@ def _psi_curves(spreads: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:
     figure, axes = _axes("step", "spread of ψ")
     for number, (level, points) in enumerate(spreads.items()):
         label = level if any(spread > 0 for _, spread in points) else f"{level} (0 all along)"
-        axes.plot(*zip(*points, strict=True), label=label, color=_COLOURS[number % len(_COLOURS)])
+        axes.plot(*zip(*points, strict=True), label=label, **_stroke(number))
     _finish(axes, "level", [spread for points in spreads.values() for _, spread in points])
     return figure
+
+
+def _stroke(number: int) -> dict[str, Any]:
+    again, color = divmod(number, len(_COLOURS))
+    return {"color": _COLOURS[color], "linestyle": ("-", "--", ":")[again % 3]}
 
 
 def _finish(axes: Axes, title: str, values: Sequence[float]) -> None:
@@ -212,9 +218,10 @@ def _finish(axes: Axes, title: str, values: Sequence[float]) -> None:
 
 
 def _histogram(found: PatchMap) -> Figure:
-    figure, axes = _axes("times that a patch is the nearest, over the mean", "share of the exemplar")
-    usage = found.usage[~found.usage.isnan()].numpy()
-    axes.hist(usage, bins=24, weights=np.full(len(usage), 1 / len(usage)), color=_COLOURS[0])
+    label = f"times that a patch is the nearest, over the mean ({_OFTEN}: or more)"
+    figure, axes = _axes(label, "share of the exemplar")
+    usage = found.usage[~found.usage.isnan()].clamp(max=_OFTEN).numpy()
+    axes.hist(usage, bins=24, range=(0, _OFTEN), weights=np.full(len(usage), 1 / len(usage)), color=_COLOURS[0])
     axes.axvline(1, color=_INK, linestyle=":", linewidth=1)
     return figure
 
