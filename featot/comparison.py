@@ -111,7 +111,7 @@ def compare(
     registry = load_registry() if registry is None else registry
     for case in cases:
         try:
-            chosen = _for_case(settings or SynthesisSettings(), case)
+            chosen = fitting(dataclasses.replace(settings or SynthesisSettings(), **case.changes))
             result = synthesize(case.exemplar, chosen, callback=callback, registry=registry)
             exemplar = pixels(case.exemplar)
             scores = {name: metric(result.image, exemplar) for name, metric in metrics.items()}
@@ -123,9 +123,8 @@ def compare(
             return
 
 
-def _for_case(settings: SynthesisSettings, case: Case) -> SynthesisSettings:
-    """The settings of a case, without the options "plugin.key" of plugins that it does without."""
-    settings = dataclasses.replace(settings, **case.changes)
+def fitting(settings: SynthesisSettings) -> SynthesisSettings:
+    """The settings without the options "plugin.key" of plugins that they do without."""
     loss = settings.loss or DEFAULT_LOSS[settings.optimizer]
     named = {"", *KINDS, *re.findall(r"\w+", f"{settings.features} {settings.param} {loss}")}
     options = {key: value for key, value in settings.options.items() if key.rpartition(".")[0] in named}

@@ -70,7 +70,7 @@ def inpaint(
         hole = hole & ~part
         if found.interrupted:
             break
-    facts = {"mask": pictures.record["mask"], "grow": grow, "invert_mask": invert_mask}
+    facts = {"mask": pictures.record["mask"], "grow": grow, "invert_mask": invert_mask, "tile": "none"}
     return run.result("inpaint", pictures, whole, matches, stages, **facts)
 
 

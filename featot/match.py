@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -35,7 +35,11 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True)
 class MatchState:
-    """What a callback sees after each step; ``image()`` is the present image ``(b, c, h, w)``, detached."""
+    """What a callback sees after each step.
+
+    ``image()``: the present image ``(b, c, h, w)``, detached. ``inner()``: the losses' inner states (ψ), not copied,
+    by the names of `featot.problem.Problem.state_dict`: "0.1/4.psi" of the first term's level 1/4.
+    """
 
     stage: int
     num_stages: int
@@ -43,6 +47,7 @@ class MatchState:
     record: Record
     num_steps: int
     image: Callable[[], Tensor] = field(repr=False)
+    inner: Callable[[], Mapping[str, Tensor]] = field(repr=False)
 
 
 Callback = Callable[[MatchState], None]
@@ -182,6 +187,7 @@ class _Run:
                         record=self.history[-1],
                         num_steps=self.num_steps,
                         image=problem.image,
+                        inner=problem.state_dict,
                     )
                     self.callback(state)
 

@@ -23,7 +23,7 @@ from featot.sight import Blend
 from featot.tasks import padded
 
 # Weighted sums of squared costs have a mean as minimum, those of others jump from one exemplar to the next.
-_PRESETS: dict[str, dict[str, Any]] = {"ot": {"exponent": 2.0}, "sliced": {"exponent": 2}}
+_PRESETS: dict[str, dict[str, Any]] = {"ot": {"exponent": 2.0}, "sliced": {"power": 2}}
 
 
 def mix(

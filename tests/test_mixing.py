@@ -43,7 +43,7 @@ def test_the_contrast_of_the_mixture_lies_between():
 
 def test_all_the_weight_on_one_is_its_synthesis():
     a, b = _noise(3, 24, 24), _noise(3, 30, 20, seed=1)
-    options = {"sliced.exponent": 2}
+    options = {"sliced.power": 2}
     alone = synthesize(b, options=options, levels=1, **QUICK).image
     assert torch.equal(mix([a, b], (0, 2), levels=1, **QUICK).image, alone)
 

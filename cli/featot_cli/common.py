@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,17 @@ from featot.errors import UsageError
 from featot_cli.main import lazy_registry
 from featot_cli.plugins import describe_options, option_help
 
+_TYPED = "featot.typed"
+
 
 class PluginCommand(click.Command):
-    """Adds the options of every plugin of its ``kinds`` to the help."""
+    """Adds the options of every plugin of its ``kinds`` to the help, and remembers what was typed."""
 
     kinds: tuple[str, ...] = ("features", "param", "loss")
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_TYPED] = shlex.join(["featot", ctx.info_name or "", *args])
+        return super().parse_args(ctx, args)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         registry = lazy_registry(ctx).registry
@@ -30,6 +37,12 @@ class PluginCommand(click.Command):
                     with formatter.section(f"-o KEY=VALUE for --{kind} {name}"):
                         formatter.write_dl([(f"{o['name']}={o['default']}", option_help(o)) for o in options])
         super().format_epilog(ctx, formatter)
+
+
+def typed_command() -> str:
+    """The present command as it was typed, quoted for a shell."""
+    command: str = click.get_current_context().meta[_TYPED]
+    return command
 
 
 def _group(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -93,6 +106,9 @@ loop_options = _group(
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the record of the run as JSON instead of the summary."
+)
+report_option = click.option(
+    "--report", is_flag=True, help="Also write OUT.html, a page about the run: maps, curves, scores."
 )
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress bar, no summary.")
 
@@ -185,3 +201,37 @@ def end_interrupted(result: Any, file: Path) -> None:
     if result.interrupted:
         click.echo(f"featot: interrupted; {file} holds the best image so far", err=True)
         raise click.exceptions.Exit(130)
+
+
+class Reports:
+    """The pages beside the images, where they were asked for; a callback of the runs that they are about."""
+
+    def __init__(self, asked: bool, files: Iterable[Path]) -> None:
+        """Refuses at once a page that could not be written."""
+        from featot.report import Recorder, check_report
+
+        self.asked, self._recorder = asked, Recorder()
+        for file in files if asked else ():
+            check_report(file.with_suffix(".html"))
+
+    def __call__(self, state: Any) -> None:
+        if self.asked:
+            self._recorder(state)
+
+    def write(self, result: Any, file: Path, exemplars: Sequence[Any]) -> None:
+        """Writes the page beside the image, unless the run was interrupted."""
+        from featot.report import write_report
+
+        if self.asked and not result.interrupted:
+            page, command = file.with_suffix(".html"), typed_command()
+            write_report(page, result=result, exemplar=exemplars, recorder=self._recorder, command=command)
+
+
+def each(*callbacks: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A callback that calls all of these."""
+
+    def call(state: Any) -> None:
+        for callback in callbacks:
+            callback(state)
+
+    return call

@@ -9,7 +9,9 @@ import click
 
 from featot_cli.common import (
     PluginCommand,
+    Reports,
     check_outputs,
+    each,
     end_interrupted,
     json_option,
     loop_options,
@@ -17,6 +19,7 @@ from featot_cli.common import (
     problem_options,
     quality_option,
     quiet_option,
+    report_option,
     save_result,
     seed_option,
     settings_and_output,
@@ -37,6 +40,7 @@ from featot_cli.main import LazyRegistry, pass_registry
 @problem_options
 @weights_option
 @loop_options
+@report_option
 @quiet_option
 @json_option
 @pass_registry
@@ -50,6 +54,7 @@ def inpaint(
     invert_mask: bool,
     grow: int,
     weights: str | None,
+    report: bool,
     quiet: bool,
     as_json: bool,
     **given: Any,
@@ -70,9 +75,17 @@ def inpaint(
     settings, out = settings_and_output(given, mixed, out, weights)
     path = Path(out) if out is not None else Path(f"{Path(image).stem}_inpainted.png")
     check_outputs([path], [path.with_suffix(".json")], [image, *([mask] if mask else [])])
+    reports = Reports(report, [path])
     with progress_bar(quiet=quiet or as_json) as show:
         result = fill(
-            image, mask, settings, invert_mask=invert_mask, grow=grow, callback=show, registry=lazy.registry
+            image,
+            mask,
+            settings,
+            invert_mask=invert_mask,
+            grow=grow,
+            callback=each(show, reports),
+            registry=lazy.registry,
         )
     save_result(result, path, quiet=quiet, as_json=as_json)
+    reports.write(result, path, [image])
     end_interrupted(result, path)

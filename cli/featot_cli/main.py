@@ -23,6 +23,7 @@ COMMANDS = {
     "inpaint": ("featot_cli.inpaint:inpaint", "Fill a hole in an image with what the rest is made of."),
     "mix": ("featot_cli.mix:mix", "Make the texture between several exemplars: their barycenter."),
     "transfer": ("featot_cli.transfer:transfer", "Paint one image with the texture of another."),
+    "batch": ("featot_cli.batch:batch", "Synthesise from many exemplars, one image each; goes on where it stopped."),
     "eval": ("featot_cli.eval:evaluate", "Score images against their exemplar: a table of metrics."),
     "grid": ("featot_cli.grid:grid", "Compare features and losses on an exemplar: a contact sheet and a table."),
     "bench-table": ("featot_cli.grid:bench_table", "Compare methods on a folder of exemplars: the paper's table."),

@@ -10,8 +10,10 @@ import click
 from featot.errors import UsageError
 from featot_cli.common import (
     PluginCommand,
+    Reports,
     augment_option,
     check_outputs,
+    each,
     end_interrupted,
     image_options,
     json_option,
@@ -19,6 +21,7 @@ from featot_cli.common import (
     mixed_option,
     problem_options,
     quiet_option,
+    report_option,
     save_result,
     settings_and_output,
 )
@@ -44,6 +47,7 @@ _FRAME_SECONDS = 0.7
 @image_options
 @problem_options
 @loop_options
+@report_option
 @quiet_option
 @json_option
 @pass_registry
@@ -56,6 +60,7 @@ def mix(
     shares: str | None,
     weight_map: str | None,
     num_steps: int | None,
+    report: bool,
     quiet: bool,
     as_json: bool,
     **given: Any,
@@ -88,17 +93,17 @@ def mix(
         inputs,
         settings.size,
     )
-    made = []
+    reports, made = Reports(report, paths), []
     with progress_bar(quiet=quiet or as_json) as show:
+        chosen = {"callback": each(show, reports), "registry": lazy.registry}
         if num_steps is not None:
-            results = mix_path(exemplars, num_steps, settings, callback=show, registry=lazy.registry)
+            results = mix_path(exemplars, num_steps, settings, **chosen)
         else:
             amounts = None if shares is None else _numbers(shares)
-            results = iter(
-                [blend(exemplars, amounts, settings, weight_map=weight_map, callback=show, registry=lazy.registry)]
-            )
+            results = iter([blend(exemplars, amounts, settings, weight_map=weight_map, **chosen)])
         for result, file in zip(results, paths, strict=False):
             save_result(result, file, quiet=quiet, as_json=as_json)
+            reports.write(result, file, exemplars)
             made.append(result.image)
     if num_steps is not None:
         from featot.images import write_animation

@@ -13,8 +13,10 @@ import click
 from featot.errors import UsageError
 from featot_cli.common import (
     PluginCommand,
+    Reports,
     augment_option,
     check_outputs,
+    each,
     end_interrupted,
     image_options,
     json_option,
@@ -22,6 +24,7 @@ from featot_cli.common import (
     mixed_option,
     problem_options,
     quiet_option,
+    report_option,
     save_result,
     split_options,
     synthesis_settings,
@@ -52,6 +55,7 @@ from featot_cli.main import LazyRegistry, pass_registry
 @loop_options
 @click.option("--from-json", metavar="FILE", help="Repeat the run that this sidecar records, bit for bit.")
 @click.option("--preview", is_flag=True, help="Also write OUT.preview.png, about once a second, while it grows.")
+@report_option
 @quiet_option
 @json_option
 @pass_registry
@@ -71,6 +75,7 @@ def synth(
     show_tiled: bool,
     from_json: str | None,
     preview: bool,
+    report: bool,
     quiet: bool,
     as_json: bool,
     **given: Any,
@@ -121,22 +126,20 @@ def synth(
         inputs,
         settings.size,
     )
+    reports = Reports(report, paths)
     pictures = sources.read()
     for file in (path, *([growing] if growing else [])):
         check_image_suffix(file, channels=pictures.channels)
 
     with progress_bar(quiet=quiet or as_json) as show, preview_file(growing) as grow:
-
-        def callback(state: Any) -> None:
-            show(state)
-            grow(state)
-
+        callback = each(show, grow, reports)
         results = synthesize_each(pictures, settings, chosen or [None], callback=callback, registry=lazy.registry)
         for number, result in enumerate(results):
             file = paths[number]
             save_result(result, file, quiet=quiet, as_json=as_json)
             if show_tiled:
                 write_image(result.image.repeat(1, 1, 2, 2), tiled[number], result.format)
+            reports.write(result, file, pictures.exemplars)
     end_interrupted(result, file)
 
 

@@ -9,8 +9,10 @@ import click
 
 from featot_cli.common import (
     PluginCommand,
+    Reports,
     augment_option,
     check_outputs,
+    each,
     end_interrupted,
     json_option,
     loop_options,
@@ -18,6 +20,7 @@ from featot_cli.common import (
     problem_options,
     quality_option,
     quiet_option,
+    report_option,
     save_result,
     seed_option,
     settings_and_output,
@@ -49,6 +52,7 @@ from featot_cli.main import LazyRegistry, pass_registry
 @problem_options
 @weights_option
 @loop_options
+@report_option
 @quiet_option
 @json_option
 @pass_registry
@@ -62,6 +66,7 @@ def transfer(
     content_weight: float,
     colors: str,
     weights: str | None,
+    report: bool,
     quiet: bool,
     as_json: bool,
     **given: Any,
@@ -79,6 +84,7 @@ def transfer(
     settings, out = settings_and_output(given, mixed, out, weights)
     path = Path(out) if out is not None else Path(f"{Path(content).stem}_in_{Path(style).stem}.png")
     check_outputs([path], [path.with_suffix(".json")], [content, style], settings.size)
+    reports = Reports(report, [path])
     with progress_bar(quiet=quiet or as_json) as show:
         result = paint(
             content,
@@ -86,8 +92,9 @@ def transfer(
             settings,
             content_weight=content_weight,
             colors=colors,
-            callback=show,
+            callback=each(show, reports),
             registry=lazy.registry,
         )
     save_result(result, path, quiet=quiet, as_json=as_json)
+    reports.write(result, path, [style])
     end_interrupted(result, path)

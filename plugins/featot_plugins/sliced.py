@@ -19,7 +19,7 @@ class SlicedLoss(Loss):
     It is multiplied by the target's spread, to be in squared units as the other costs. W1 pulls no less where little
     is amiss, so contrast and mean come out right, not nearly right. On a line transport is a matter of sorting: every
     point counts, at little cost. This fixes how often each response occurs, and says nothing of which occur together:
-    that is left to full transport beside it. With exponent 2 the value is the mean W2², whose weighted sums have the
+    that is left to full transport beside it. With power 2 the value is the mean W2², whose weighted sums have the
     barycenter of the lines' distributions as minimum (those of W1 have a median).
     """
 
@@ -39,7 +39,7 @@ class SlicedLoss(Loss):
     def __call__(self, points: Float[Tensor, "n d"], *, improve: bool = True) -> LossValue:
         values = points.t().contiguous().sort(dim=1).values
         apart = values - self._quantiles(len(points))
-        if self.options.exponent == 2:
+        if self.options.power == 2:
             return LossValue(apart.square().mean())
         return LossValue(self._spread * apart.abs().mean())
 

@@ -98,6 +98,17 @@ def test_the_record_can_be_printed(run, command):
 
 
 @pytest.mark.parametrize(
+    "command",
+    ["inpaint a.png --mask mask.png -o out.png", "mix a.png b.png -o out.png", "transfer a.png b.png -o out.png"],
+)
+def test_a_report_can_be_written(run, command):
+    assert run(*command.split(), "--report", *QUICK).exit_code == 0
+    page = (run.folder / "out.html").read_text("utf-8")
+    assert "data:image/png;base64," in page
+    assert command.split()[0] in page
+
+
+@pytest.mark.parametrize(
     ("command", "message"),
     [
         ("inpaint a.png", "what is to be filled"),

@@ -208,3 +208,16 @@ def test_directions_come_from_the_generator():
     first, again, other = (EXTRACTORS[0].directions(1, 9, 4, _generator(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.allclose(first, other)
+
+
+def test_with_power_two_it_is_the_squared_distance_of_the_quantiles():
+    """On a line W2² between clouds of as many points is the mean squared difference in order."""
+    x, y = torch.rand(50, 4, generator=torch.Generator().manual_seed(0)), torch.rand(50, 4)
+    loss = SlicedLoss(SlicedOptions(directions=4, power=2), Measure(y), torch.Generator().manual_seed(0))
+    drawn = loss.draw()
+    expected = np.mean([wasserstein2(x[:, k].numpy(), y[:, drawn[k]].numpy()) for k in range(4)])
+    assert float(loss(x).value) == pytest.approx(expected, rel=1e-5)
+
+
+def wasserstein2(x, y):
+    return ot.wasserstein_1d(x.astype(float), y.astype(float), p=2)
