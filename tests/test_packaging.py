@@ -70,6 +70,8 @@ def test_the_wheel_registers_its_command_and_its_plugins(wheel):
         "featot = featot_cli.main:main",
         "[featot]",
         "featot = featot_plugins",
+        "[pytest11]",
+        "featot = featot.pytest_plugin",
     ]
 
 

@@ -73,7 +73,8 @@ A plugin of featot: $summary.
 
 ```sh
 pip install -e '.[dev]'
-pytest                     # the contract of featot's plugins
+pytest                     # its own tests
+pytest --featot $name      # and the contract of featot's plugins, check by check
 featot plugins             # lists it, with its options
 $usage
 ```
