@@ -31,7 +31,8 @@ def test_generated_parts_are_fresh(generate):
 
 
 def test_every_link_leads_somewhere():
-    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+    pages = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"))
+    for page in (*pages, *(ROOT / "examples").glob("*/README.md")):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), f"{page.name} points to {target}"
 
