@@ -26,6 +26,7 @@ COMMANDS = {
     "train": ("featot_cli.train:train", "Train a generator network: afterwards any size at once."),
     "sample": ("featot_cli.sample:sample", "Make images of any size with a trained model."),
     "export": ("featot_cli.sample:export", "Write a trained model as an ONNX graph."),
+    "doctor": ("featot_cli.doctor:doctor", "Tell what is installed, what is slow here and why, and the remedies."),
     "plugins": ("featot_cli.plugins:plugins", "List the plugins: owner, version, summary, options; make a new one."),
 }
 
