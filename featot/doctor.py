@@ -27,7 +27,7 @@ WEIGHTS = {
 _OPTIONAL = {  # what can be left out: what it is for, and how it is had
     "onnx": ("featot export", "pip install 'featot[onnx]'"),
     "onnxruntime": ("checking what featot export wrote", "pip install 'featot[onnx]'"),
-    "tensorboard": ("featot train --tensorboard", "pip install tensorboard"),
+    "tensorboard": ("what featot train logs for TensorBoard", "pip install tensorboard"),
     "pykeops": ("-o ot.backend=keops", "pip install pykeops"),
 }
 _SCARCE = 2**30  # bytes of free memory
@@ -166,8 +166,8 @@ def _versions() -> dict[str, Any]:
     except metadata.PackageNotFoundError:  # run from a checkout
         needed = []
     for line in needed:
-        if "extra ==" in line or line.startswith("faiss"):  # faiss is told of below: one of two, and not essential
-            continue
+        if "extra ==" in line or line.startswith(("faiss", "tomli")):
+            continue  # faiss is told of below, one of two and not essential; tomli is for Python 3.10
         name = re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]
         version = _version(name)
         if version is None:

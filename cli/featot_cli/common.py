@@ -9,14 +9,22 @@ from typing import Any
 import click
 
 from featot.errors import UsageError
+from featot_cli.config import after_parsing, before_parsing
 from featot_cli.main import lazy_registry
 from featot_cli.plugins import describe_options, option_help
 
 
 class PluginCommand(click.Command):
-    """Adds the options of every plugin of its ``kinds`` to the help."""
+    """Adds the options of every plugin of its ``kinds`` to the help, and those of the configuration file to -o."""
 
     kinds: tuple[str, ...] = ("features", "param", "loss")
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        typed = list(args)  # click empties it
+        before_parsing(ctx, typed)
+        rest = super().parse_args(ctx, args)
+        after_parsing(ctx, typed)
+        return rest
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         registry = lazy_registry(ctx).registry
