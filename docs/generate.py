@@ -45,6 +45,9 @@ def help_pages() -> str:
         command = cli.get_command(group, name)
         context = click.Context(command, info_name=name, parent=group, terminal_width=110)
         pages.append(f"## `featot {name}`\n\n```\n{command.get_help(context)}\n```\n")
+        for inner, subcommand in getattr(command, "commands", {}).items():
+            below = click.Context(subcommand, info_name=inner, parent=context, terminal_width=110)
+            pages.append(f"## `featot {name} {inner}`\n\n```\n{subcommand.get_help(below)}\n```\n")
     return "\n".join(pages)
 
 

@@ -18,7 +18,7 @@ from featot.files import AnyPath
 from featot.interfaces import Metric
 from featot.match import Callback
 from featot.options import describe
-from featot.plugins import Registry, load_registry
+from featot.plugins import Registry, load_registry, plugin_name
 from featot.recipe import KINDS
 from featot.runs import DEFAULT_LOSS, Synthesis, SynthesisSettings
 from featot.sheets import write_sheet
@@ -83,7 +83,7 @@ def choose_metrics(
     metrics: dict[str, Metric] = {}
     for name in names or ("msot", "vgg"):
         plugin = registry.get("metric", name)
-        known = {f"{name}.{info.name}": info.name for info in describe(plugin.plugin.options)}
+        known = {f"{plugin.plugin.name}.{info.name}": info.name for info in describe(plugin.plugin.options)}
         values = {known[key]: value for key, value in (options or {}).items() if key in known}
         metric: Metric = plugin.create(plugin.build_options(values))
         try:
@@ -126,8 +126,9 @@ def compare(
 def fitting(settings: SynthesisSettings) -> SynthesisSettings:
     """The settings without the options "plugin.key" of plugins that they do without."""
     loss = settings.loss or DEFAULT_LOSS[settings.optimizer]
-    named = {"", *KINDS, *re.findall(r"\w+", f"{settings.features} {settings.param} {loss}")}
-    options = {key: value for key, value in settings.options.items() if key.rpartition(".")[0] in named}
+    said = re.findall(r"[\w-]+", f"{settings.features} {settings.param} {loss}")
+    named = {"", *KINDS, *map(plugin_name, said)}
+    options = {key: value for key, value in settings.options.items() if plugin_name(key.rpartition(".")[0]) in named}
     return dataclasses.replace(settings, options=options)
 
 

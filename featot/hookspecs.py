@@ -30,7 +30,7 @@ def featot_register_losses() -> list[Plugin]:  # type: ignore[empty-body]
 
 @hookspec
 def featot_register_metrics() -> list[Plugin]:  # type: ignore[empty-body]
-    """Metrics: targets are `featot.Metric` classes."""
+    """Metrics, for ``--metric``: targets are `featot.Metric` classes."""
 
 
 @hookspec

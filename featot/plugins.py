@@ -132,16 +132,25 @@ class Registry:
         return sorted(self.plugins[kind])
 
     def get(self, kind: str, name: str) -> Registered:
-        """Raises `featot.UsageError` for an unknown name, with the choices and the near miss."""
-        if name not in self.plugins[kind]:
+        """The plugin of that name, in which "-" is read as "_".
+
+        Raises `featot.UsageError` for an unknown name, with the choices and the near miss.
+        """
+        found = self.plugins[kind].get(plugin_name(name))
+        if found is None:
             raise unknown_name(f"{kind} plugin", name, self.plugins[kind])
-        return self.plugins[kind][name]
+        return found
 
     def all(self) -> Iterator[Registered]:
         """Kind by kind in the order of `KINDS`, by name within each."""
         for kind in KINDS:
             for name in self.names(kind):
                 yield self.plugins[kind][name]
+
+
+def plugin_name(text: str) -> str:
+    """The name of the plugin that is meant by ``text``: a package my-features is likely to bring "my_features"."""
+    return text.strip().replace("-", "_")
 
 
 def load_registry(entry_points: Sequence[metadata.EntryPoint] | None = None) -> Registry:
@@ -180,7 +189,7 @@ def route_options(
     known = {kind: [info.name for info in describe(plugin.plugin.options)] for kind, plugin in chosen.items()}
     for key, value in values.items():
         prefix, dot, name = key.rpartition(".")
-        kinds = [kind for kind in chosen if not dot or prefix in (kind, chosen[kind].plugin.name)]
+        kinds = [kind for kind in chosen if not dot or plugin_name(prefix) in (kind, chosen[kind].plugin.name)]
         if dot and not kinds:
             raise unknown_name("plugin in option", prefix, [*chosen, *(p.plugin.name for p in chosen.values())])
         takers = [kind for kind in kinds if name in known[kind]]

@@ -13,7 +13,7 @@ from torch import Tensor
 from featot.errors import UsageError, unknown_name
 from featot.interfaces import FeatureExtractor, Parametrization
 from featot.options import to_dict
-from featot.plugins import Registered, Registry, route_options
+from featot.plugins import Registered, Registry, plugin_name, route_options
 from featot.sight import Blend, Region
 from featot.terms import LossFactory, Term
 
@@ -144,7 +144,7 @@ def parse_sum(text: str, what: str) -> dict[str, float]:
         weight, times, name = part.strip().rpartition("*")
         if not times:
             name, times, weight = part.strip().partition(":")
-        name = name.strip()
+        name = plugin_name(name)
         try:
             number = float(weight) if times else 1.0
         except ValueError:
@@ -164,7 +164,7 @@ def parse_losses(text: str, features: Mapping[str, float], default: str) -> dict
     chosen: dict[str, dict[str, float]] = {}
     for part in text.split(","):
         name, equals, sum_ = part.rpartition("=")
-        name = name.strip()
+        name = plugin_name(name)
         if equals and name not in features:
             raise unknown_name("features in --loss", name, features)
         if name in chosen:

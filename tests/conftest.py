@@ -11,6 +11,9 @@ install_import_hook(["featot.ot", "featot.resample", "featot_plugins"], CHECKER)
 
 import math  # noqa: E402
 import os  # noqa: E402
+import shutil  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
@@ -43,6 +46,32 @@ def _no_weights_from_elsewhere(monkeypatch, tmp_path_factory):
     for network in ("VGG19", "VGG16", "INCEPTION"):
         monkeypatch.delenv(f"FEATOT_{network}_WEIGHTS", raising=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path_factory.getbasetemp() / "torch_home"))
+
+
+@pytest.fixture(scope="session")
+def pip():
+    """Runs pip with these arguments, without the network; setuptools, of the dev extras, builds."""
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "pip", *map(str, arguments), "--no-deps", "--no-build-isolation", "--quiet"]
+        offline = {**os.environ, "PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        done = subprocess.run(command, env=offline, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def wheel_file(tmp_path_factory, pip):
+    """featot's wheel, of a copy of the sources: building leaves nothing in the checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "build", "dist", ".*", "out", "tests")
+    shutil.copytree(Path(__file__).resolve().parents[1], folder / "copy", ignore=ignored)
+    (folder / "copy" / "tests").mkdir()  # what must not be packed
+    (folder / "copy" / "tests" / "__init__.py").touch()
+    pip("wheel", folder / "copy", "--wheel-dir", folder)
+    (built,) = folder.glob("*.whl")
+    return built
 
 
 @pytest.fixture(scope="session")

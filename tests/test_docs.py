@@ -1,6 +1,7 @@
 """What the documents say is so: generated parts are fresh, and the README's code runs."""
 
 import importlib.util
+import inspect
 import re
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 import featot
+from featot import hookspecs
 from featot.plugins import load_registry
 from featot.testing import check_extractor
 
@@ -31,7 +33,8 @@ def test_generated_parts_are_fresh(generate):
 
 
 def test_every_link_leads_somewhere():
-    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+    pages = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"))
+    for page in (*pages, *(ROOT / "examples").glob("*/README.md")):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), f"{page.name} points to {target}"
 
@@ -52,6 +55,30 @@ def test_the_solver_page_runs(capsys):
     page = (ROOT / "docs" / "solver.md").read_text("utf-8")
     exec(re.search(r"```python\n(.*?)```", page, re.S)[1], {})
     assert "size=(4000, 1000)" in capsys.readouterr().out
+
+
+PLUGINS_PAGE = (ROOT / "docs" / "plugins.md").read_text("utf-8")
+
+
+def test_every_hook_is_documented_with_its_signature():
+    hooks = {name: hook for name, hook in vars(hookspecs).items() if name.startswith("featot_")}
+    assert hooks
+    for name, hook in hooks.items():
+        signature = str(inspect.signature(hook)).replace("'", "")  # annotations are text there
+        rows = re.findall(rf"\| `def {name}(.*?)` \| `(.*?)` \| an? .*?`(.*?)` \|\n", PLUGINS_PAGE)
+        assert [row[0] for row in rows] == [signature]
+        assert all(word.split()[0] in hook.__doc__ for word in rows[0][1:])
+    assert set(re.findall(r"featot_register_\w+", PLUGINS_PAGE)) == set(hooks)
+
+
+def test_the_python_of_the_plugins_page_runs():
+    hook, options, *rest = re.findall(r"```python\n(.*?)```", PLUGINS_PAGE, re.S)
+    namespace = {}
+    for code in (options, hook, *rest):  # the page tells of hooks before it tells of options
+        exec(code, namespace)
+    (plugin,) = namespace["featot_register_extractors"]()
+    assert plugin.options is namespace["MedianOptions"]
+    assert "check_extractor(Median(" in rest[-1]
 
 
 def test_readme_plugin_works(tmp_path, monkeypatch):

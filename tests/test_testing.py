@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
+from dataclasses import dataclass, field
 
 import pytest
 import torch
 
 from featot.interfaces import FeatureExtractor, Generator, Loss, LossValue, Metric, Parametrization, Score
 from featot.noise import NoiseField
-from featot.plugins import load_registry
-from featot.testing import check_extractor, check_generator, check_loss, check_metric, check_parametrization
+from featot.options import NoOptions, option
+from featot.plugins import Plugin, Registered, load_registry
+from featot.testing import (
+    check_extractor,
+    check_generator,
+    check_loss,
+    check_metric,
+    check_options,
+    check_parametrization,
+    contract,
+)
 from featot_plugins.image import Image
 from featot_plugins.msot import MSOT
 from featot_plugins.options import (
@@ -153,6 +164,7 @@ def test_the_toy_extractor_is_sound_if_nothing_is_changed():
         (_wider_on_the_torus, False, "dimension"),
         (_fewer_on_the_torus, False, "fewer points"),
         (_raise, False, "too small must give {}"),
+        (_map(torch.Tensor.double), False, "must have the image's dtype and device, got torch.float64"),
         (_more_where_thinned, False, "max_points must not give more"),
         (_one_level_where_thinned, False, "must not change the names"),
         (_holes_where_thinned, True, "count in none"),
@@ -207,6 +219,7 @@ def test_the_toy_parametrization_is_sound_if_nothing_is_changed():
         ({"__call__": lambda self, size, generator: self.pixels.detach()}, "the image must be differentiable"),
         ({"__call__": lambda self, size, generator: 0 * self.pixels}, "does not depend"),
         ({"__call__": lambda self, size, generator: self.pixels * torch.rand(())}, "equal generators"),
+        ({"set": lambda self, p: ChangedImage.set(self, p.double())}, "must have the exemplar's dtype and device"),
         ({"parameters": lambda self: []}, "leaf tensors"),
         ({"parameters": lambda self: [self.pixels * 1]}, "leaf tensors"),
         ({"parameters": lambda self: [self.pixels.detach()]}, "leaf tensors"),
@@ -262,8 +275,35 @@ def test_broken_losses(change, sentence):
         check_loss(functools.partial(ChangedLoss, change))
 
 
+class Counting(ChangedLoss):
+    """Its value grows with the calls that improve it: they are its state."""
+
+    def __call__(self, points, *, improve=True):
+        self.seen = getattr(self, "seen", 0) + improve
+        return LossValue(super().__call__(points).value * (1 + self.seen))
+
+    def state_dict(self):
+        return {"seen": torch.tensor(self.seen)}
+
+    def load_state_dict(self, tensors):
+        self.seen = int(tensors["seen"])
+
+
+def test_a_loss_that_keeps_or_forgets_its_state():
+    check_loss(functools.partial(Counting, None))
+    for broken in ({"state_dict": lambda self: {"seen": torch.tensor(0)}}, {"load_state_dict": lambda self, t: None}):
+        forgetful = type("Forgetful", (Counting,), broken)
+        with pytest.raises(AssertionError, match="what state_dict gives, loaded, makes another value"):
+            check_loss(functools.partial(forgetful, None))
+
+
+def test_a_loss_of_another_dtype():
+    with pytest.raises(AssertionError, match=r"must have the points' dtype and device, got torch\.float64"):
+        check_loss(functools.partial(ChangedLoss, lambda self, value, points: value.double()))
+
+
 def test_a_loss_that_uses_other_random_numbers():
-    factors = iter([1.0, 2.0, 3.0])
+    factors = itertools.count(1)
 
     def factory(target, generator):
         factor = next(factors)
@@ -334,6 +374,70 @@ def test_the_toy_metric_is_sound_if_nothing_is_changed():
 def test_broken_metrics(metric, sentence):
     with pytest.raises(AssertionError, match=sentence):
         check_metric(metric)
+
+
+# ---- options ----
+
+
+@dataclass(frozen=True)
+class Endless:
+    most: float = option(math.inf, "no limit")
+
+
+@dataclass(frozen=True)
+class Bare:
+    size: int = 3
+
+
+@dataclass(frozen=True)
+class Derived:
+    size: int = option(3, "side of the window")
+    area: int = field(init=False, compare=False, default=0)
+
+
+class Forgets(Changed):
+    def __init__(self, options):
+        super().__init__()
+
+
+class Takes(Changed):
+    def __init__(self, options):
+        super().__init__()
+        self.options = options
+
+
+def _registered(target, options):
+    return Registered("features", Plugin("toy", target, "a toy", options), "toys", "1.0")
+
+
+def test_sound_options():
+    for options in (NoOptions, Derived):
+        check_options(_registered(Takes, options))
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "sentence"),
+    [
+        (Takes, Bare, "option 'size' has no line of help"),
+        (Takes, Endless, "the defaults of the options must be ready for JSON"),
+        (Forgets, Derived, "must keep its first argument as self.options"),
+    ],
+)
+def test_broken_options(target, options, sentence):
+    with pytest.raises(AssertionError, match=sentence):
+        check_options(_registered(target, options))
+
+
+# ---- all of it, check by check ----
+
+
+@pytest.mark.parametrize("plugin", _PLUGINS, ids=str)
+def test_the_contract_names_every_check_once(plugin):
+    checks = contract(plugin)
+    common = {"options", "determinism"}
+    assert common < checks.keys()
+    assert ("windows" in checks) == plugin.plugin.name.startswith("texnet")
+    checks["options"]()
 
 
 # ---- generators ----

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from featot.errors import UsageError
+from featot_cli.config import after_parsing, before_parsing
 from featot_cli.main import lazy_registry
 from featot_cli.plugins import describe_options, option_help
 
@@ -20,13 +21,21 @@ _TYPED = "featot.typed"
 
 
 class PluginCommand(click.Command):
-    """Adds the options of every plugin of its ``kinds`` to the help, and remembers what was typed."""
+    """A command about plugins.
+
+    It adds the options of every plugin of its ``kinds`` to the help, those of the configuration file to -o, and
+    remembers what was typed.
+    """
 
     kinds: tuple[str, ...] = ("features", "param", "loss")
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.meta[_TYPED] = shlex.join(["featot", ctx.info_name or "", *args])
-        return super().parse_args(ctx, args)
+        typed = list(args)  # click empties it
+        ctx.meta[_TYPED] = shlex.join(["featot", ctx.info_name or "", *typed])
+        before_parsing(ctx, typed)
+        rest = super().parse_args(ctx, args)
+        after_parsing(ctx, typed)
+        return rest
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         registry = lazy_registry(ctx).registry

@@ -16,6 +16,9 @@ import click
 import featot
 from featot.errors import FeatotError, unknown_name
 from featot.plugins import PluginProblem, Registry, load_registry
+from featot_cli.config import default_map, name_variables, origin
+
+COMPLETING = "_FEATOT_COMPLETE"  # the variable by which a shell asks what could come next
 
 # Named, not imported: `featot --help` loads no torch.
 COMMANDS = {
@@ -30,7 +33,8 @@ COMMANDS = {
     "train": ("featot_cli.train:train", "Train a generator network: afterwards any size at once."),
     "sample": ("featot_cli.sample:sample", "Make images of any size with a trained model."),
     "export": ("featot_cli.sample:export", "Write a trained model as an ONNX graph."),
-    "plugins": ("featot_cli.plugins:plugins", "List the plugins: owner, version, summary, options."),
+    "doctor": ("featot_cli.doctor:doctor", "Tell what is installed, what is slow here and why, and the remedies."),
+    "plugins": ("featot_cli.plugins:plugins", "List the plugins: owner, version, summary, options; make a new one."),
 }
 
 
@@ -44,16 +48,22 @@ class FeatotGroup(click.Group):
         if name in COMMANDS:
             module, attribute = COMMANDS[name][0].split(":")
             command: click.Command = getattr(importlib.import_module(module), attribute)
-            return command
-        if name in _registry(ctx).names("command"):
-            loaded: click.Command = _registry(ctx).get("command", name).load()
-            return loaded
-        return None
+        elif name in _registry(ctx).names("command"):
+            command = _registry(ctx).get("command", name).load()
+        else:
+            return None
+        name_variables(command, f"featot_{name}")
+        if COMPLETING in os.environ:
+            from featot_cli.completion import complete
+
+            complete(command)
+        return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
+        unknown = args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx)
+        if unknown and not ctx.resilient_parsing:  # while the shell asks what could come next, nothing is wrong
             raise unknown_name("command", args[0], self.list_commands(ctx))
         return super().resolve_command(ctx, args)
 
@@ -89,7 +99,7 @@ class LazyRegistry:
                 taken = registry.plugins["command"].pop(name)
                 why = f"command {name!r} is one of featot's own"
                 registry.problems.append(PluginProblem(taken.owner, taken.version, why))
-            for problem in registry.problems:
+            for problem in registry.problems if COMPLETING not in os.environ else ():
                 _show_warning(problem)
         return self._registry
 
@@ -102,14 +112,28 @@ def lazy_registry(ctx: click.Context) -> LazyRegistry:
 pass_registry = click.make_pass_decorator(LazyRegistry, ensure=True)
 
 
-@click.group(cls=FeatotGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(featot.__version__, prog_name="featot")
-def cli() -> None:
+@click.group(
+    cls=FeatotGroup,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 110,
+        "auto_envvar_prefix": "FEATOT",
+    },
+)
+@click.option(
+    "--config", metavar="FILE", help="Read options from this TOML; none: from no file.  [default: ./featot.toml]"
+)
+@click.version_option(featot.__version__, prog_name="featot", allow_from_autoenv=False)
+@click.pass_context
+def cli(ctx: click.Context, /, config: str | None) -> None:
     """Matches feature distributions by semi-discrete optimal transport.
 
     \b
     featot synth bricks.png -o wall.png --size 512x512
     """
+    group, name = ctx.command, ctx.invoked_subcommand or ""
+    assert isinstance(group, FeatotGroup)
+    ctx.default_map = default_map(config, group.get_command(ctx, name), name, group.list_commands(ctx))
 
 
 def main(args: list[str] | None = None) -> None:
@@ -131,7 +155,7 @@ def main(args: list[str] | None = None) -> None:
         code = error.exit_code
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "featot"
-        code = _fail(f"{error.format_message()} See: {command} --help", error.exit_code)
+        code = _fail(f"{error.format_message()}{origin(error)} See: {command} --help", error.exit_code)
     except click.ClickException as error:
         code = _fail(error.format_message(), error.exit_code)
     except FeatotError as error:

@@ -95,7 +95,7 @@ def mix(
     )
     reports, made = Reports(report, paths), []
     with progress_bar(quiet=quiet or as_json) as show:
-        chosen = {"callback": each(show, reports), "registry": lazy.registry}
+        chosen: Any = {"callback": each(show, reports), "registry": lazy.registry}
         if num_steps is not None:
             results = mix_path(exemplars, num_steps, settings, **chosen)
         else:

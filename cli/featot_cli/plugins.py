@@ -1,23 +1,73 @@
-"""`featot plugins`: everything that is installed, and what is wrong with what is not working."""
+"""`featot plugins`: everything that is installed, and what is wrong with what is not working; new ones."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
 
+from featot.errors import UsageError, unknown_name
 from featot.options import describe
-from featot.plugins import Registered
-from featot_cli.main import LazyRegistry, pass_registry
+from featot.plugins import Registered, Registry
+from featot_cli.main import LazyRegistry, lazy_registry, pass_registry
 
 
-@click.command()
+class PluginsGroup(click.Group):
+    """Lists when it is alone; an unknown subcommand is answered as an unknown command is."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            raise unknown_name("command of featot plugins", args[0], self.commands)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=PluginsGroup, invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@click.pass_context
+def plugins(ctx: click.Context, /, as_json: bool) -> None:
+    """List the plugins: owner, version, summary, options. With new: make one of your own.
+
+    \b
+    featot plugins
+    featot plugins new my-features --kind features
+    """
+    if ctx.invoked_subcommand is not None:
+        if as_json:
+            raise UsageError("--json is for the list of plugins alone")
+        return
+    _list(lazy_registry(ctx).registry, as_json)
+
+
+@plugins.command()
+@click.argument("name", required=False)
+@click.option("--kind", metavar="KIND", help="features, param, loss or metric: what it is to be.  [required]")
+@click.option("--into", metavar="DIR", default=".", help="The folder in which its folder is made.  [default: here]")
 @pass_registry
-def plugins(lazy: LazyRegistry, as_json: bool) -> None:
-    """List the plugins: owner, version, summary, options."""
-    registry = lazy.registry
+def new(lazy: LazyRegistry, /, name: str | None, kind: str | None, into: str) -> None:
+    """Make the package NAME: a plugin that works, with its test. Nothing is overwritten.
+
+    \b
+    featot plugins new my-features --kind features
+    pip install -e my-features && pytest my-features
+    featot synth bricks.png --features my-features
+    """
+    from featot_cli.scaffold import scaffold
+
+    if name is None:
+        raise UsageError("which name? Expected one, as in: featot plugins new my-features --kind features")
+    if kind is None:
+        raise UsageError(f"which kind? Expected --kind, as in: featot plugins new {name} --kind features")
+    for file in scaffold(name, kind, into, lazy.registry):
+        click.echo(file)
+    folder = Path(into, name)
+    click.echo(f"next: pip install -e {folder} && pytest {folder}")
+
+
+def _list(registry: Registry, as_json: bool) -> None:
     rows = [_row(registered) for registered in registry.all()]
     if as_json:
         problems = [str(problem) for problem in registry.problems]

@@ -186,6 +186,12 @@ def faiss_is_installed() -> bool:
     return True
 
 
+def faiss_gpus() -> int | None:
+    """How many GPUs faiss sees, None for a build without any. Raises ImportError where it is not installed."""
+    faiss = _faiss()
+    return int(faiss.get_num_gpus()) if hasattr(faiss, "StandardGpuResources") else None
+
+
 @functools.cache
 def _faiss() -> ModuleType:
     import faiss

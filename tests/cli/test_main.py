@@ -119,7 +119,7 @@ def test_alone_it_shows_its_help(capsys):
         (["xyz"], f"unknown command 'xyz' (choose from: {ALL_COMMANDS})"),
         (["--versoin"], "No such option '--versoin'. Did you mean '--version'? See: featot --help"),
         (["plugins", "--jsn"], "No such option '--jsn'. Did you mean '--json'? See: featot plugins --help"),
-        (["plugins", "ot"], "Got unexpected extra argument (ot) See: featot plugins --help"),
+        (["plugins", "ot"], "unknown command of featot plugins 'ot' (choose from: new)"),
     ],
 )
 def test_wrong_usage_is_one_line(arguments, message, capsys):
