@@ -55,8 +55,9 @@ class Problem:
         self.stage = stage
         for term in self.terms:
             term.enter(stage.scale, self.param.boundary)
-        for group in self.shares:
-            self._keep_common([term.losses for term in self.terms if term.group == group])
+        compared = [term for term in self.terms if isinstance(term, ActiveTerm)]
+        for extractor in {term.extractor for term in compared}:
+            self._keep_common([term.losses for term in compared if term.extractor is extractor])
         if len(self.shares) > 1:
             self._balance()
 

@@ -31,6 +31,7 @@ from featot_cli.common import (
     weights_option,
 )
 from featot_cli.main import LazyRegistry, pass_registry
+from featot_cli.stack import synth_stack
 
 
 @click.command(cls=PluginCommand)
@@ -50,6 +51,14 @@ from featot_cli.main import LazyRegistry, pass_registry
     metavar="WHAT",
     help="Transparency of EXEMPLAR: laid over white, dropped (ignore) or synthesised (keep).  [default: white]",
 )
+@click.option(
+    "--stack",
+    multiple=True,
+    metavar="NAME=FILE ...",
+    help="Make all maps of a material at once, aligned: albedo=a.png normal=n.png; OUT has {map} for the name.",
+)
+@click.option("--map-weight", multiple=True, metavar="NAME=X", help="How much a map of --stack counts.  [default: 1]")
+@click.option("--linear", multiple=True, metavar="NAME", help="Compare this map of --stack, which is sRGB, as light.")
 @problem_options
 @weights_option
 @loop_options
@@ -73,6 +82,9 @@ def synth(
     exemplar_guide: str | None,
     alpha: Any,
     show_tiled: bool,
+    stack: tuple[str, ...],
+    map_weight: tuple[str, ...],
+    linear: tuple[str, ...],
     from_json: str | None,
     preview: bool,
     report: bool,
@@ -92,6 +104,7 @@ def synth(
     featot synth meadow.png --exemplar-guide meadow_map.png --guide my_map.png
     featot synth bricks.png --features patches -o size=9
     featot synth bricks.png --features pyramid --features vgg:0.5 --loss vgg=gram --weights vgg19.pth
+    featot synth --stack albedo=a.png normal=n.png roughness=r.png -o out/{map}.png
     featot synth --from-json wall.json -o again.png
     """
     # Imported here, with torch: --help does not wait for it.
@@ -104,6 +117,26 @@ def synth(
     changes = {name: value for name, value in given.items() if value not in (None, ())}
     if options:
         changes["options"] = options
+    if stack:
+        several = {"count": count, "seeds": seeds, "from-json": from_json, "exemplar-mask": exemplar_mask}
+        several |= {"guide": guide, "alpha": alpha, "show-tiled": show_tiled, "preview": preview, "report": report}
+        for name, value in several.items():
+            if value:
+                raise UsageError(f"--stack cannot go with --{name}")
+        settings = synthesis_settings(changes)
+        synth_stack(
+            [*stack, *exemplars],
+            out,
+            settings,
+            lazy.registry,
+            map_weights=map_weight,
+            linear=linear,
+            quiet=quiet,
+            as_json=as_json,
+        )
+        return
+    if map_weight or linear:
+        raise UsageError("--map-weight and --linear are for the maps of a --stack")
     maps = {"mask": exemplar_mask, "guide": guide, "exemplar_guide": exemplar_guide}
     if from_json is not None:
         several = {"count": count, "seeds": seeds, "exemplar_mask": exemplar_mask, "guide": guide, "alpha": alpha}

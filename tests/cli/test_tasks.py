@@ -133,3 +133,44 @@ def test_wrong_usage_is_said_before_anything_is_made(run, command, message):
     with pytest.raises(UsageError, match=message):
         run(*command.split(), *QUICK)
     assert set(run.folder.iterdir()) == before
+
+
+# Materials
+
+
+@pytest.fixture
+def stack(run):
+    generator = torch.Generator().manual_seed(1)
+    write_image(torch.rand(1, 32, 40, generator=generator), "rough.png")
+    return ["synth", "--stack", "albedo=a.png", "roughness=rough.png"]
+
+
+def test_a_stack_is_written_map_by_map(run, stack):
+    result = run(*stack, "-o", "out/{map}.png", "--map-weight", "roughness=2", "--size", "24", *QUICK)
+    assert result.exit_code == 0
+    assert "out/albedo.png, out/roughness.png  24x24, loss" in result.output
+    assert {file.name for file in (run.folder / "out").iterdir()} == {"albedo.png", "roughness.png", "stack.json"}
+    assert json.loads((run.folder / "out" / "stack.json").read_text())["weights"] == {"roughness": 2.0}
+    assert [read_image(f"out/{name}.png").shape[1] for name in ("albedo", "roughness")] == [3, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-o", "out.png"], r"expected an output with \{map\}"),
+        (["mask.png"], "bad --stack 'mask.png': expected NAME="),
+        (["albedo=mask.png"], "--stack albedo is given twice"),
+        (["--count", "2"], "--stack cannot go with --count"),
+        (["--map-weight", "roughness=x"], "bad --map-weight roughness=x"),
+        (["--map-weight", "rough=1"], "unknown map 'rough'"),
+        (["normal=b.png"], "expected maps of one size"),
+    ],
+)
+def test_a_bad_stack(run, stack, arguments, message):
+    with pytest.raises(UsageError, match=message):
+        run(*stack, *arguments, *QUICK)
+
+
+def test_options_of_a_stack_without_one(run):
+    with pytest.raises(UsageError, match="are for the maps of a --stack"):
+        run("synth", "a.png", "--linear", "albedo", *QUICK)

@@ -62,9 +62,18 @@ def test_a_synthesis_comes_closer(loss, most):
     assert sum(line.loss for line in history[-8:]) / 8 < most * history[0].loss
 
 
-def test_masks_and_guides_need_pixels():
+def test_a_mask_leaves_out_what_the_filters_see():
+    """What is masked may be anything: the result is the same."""
+    exemplar, mask = _image()[0], torch.ones(1, 64, 48)
+    mask[:, 40:] = 0
+    results = [
+        synthesize(torch.where(mask > 0, exemplar, fill), features="random_conv", mask=mask, levels=1, steps=4).image
+        for fill in (0.0, 1.0)
+    ]
+    torch.testing.assert_close(*results)
+
+
+def test_guides_need_pixels():
     exemplar, map_ = _image()[0], torch.ones(1, 64, 48)
-    with pytest.raises(UsageError, match=r"mask .* needs linear features"):
-        synthesize(exemplar, features="random_conv", mask=map_)
     with pytest.raises(UsageError, match="guide needs linear features"):
         synthesize(exemplar, features="random_conv", guide=map_, exemplar_guide=map_)
