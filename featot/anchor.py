@@ -41,8 +41,9 @@ class ActiveAnchor:
         self.anchor, self.generator = anchor, generator
         self.weight, self.group = anchor.weight, anchor.group
         self.losses: dict[str, Loss] = {}
+        self.exemplars: tuple[Tensor, ...] = ()
 
-    def enter(self, scale: int, boundary: Boundary) -> None:
+    def enter(self, scale: int, boundary: Boundary, max_points: int | None = None) -> None:
         target, halvings = self.anchor.target, max(scale, self.anchor.halvings)
         for _ in range(halvings):
             target = halve_in_place(target, boundary)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +9,8 @@ import torch
 
 from featot.errors import FeatotError, UsageError
 from featot.interfaces import Size
+from featot.machine import usable_memory
+from featot.ot.memory import is_out_of_memory
 
 _BYTES_PER_VALUE = 50  # peak memory per pixel and channel of the result: its growth from 1024² to 2048²
 
@@ -33,9 +34,7 @@ def find_device(name: str) -> torch.device:
 
 def check_memory(size: Size, channels: int) -> None:
     """Refuses at once what would be killed, or swap, for lack of memory. Raises `featot.FeatotError`."""
-    if not hasattr(os, "sysconf"):
-        return
-    if size[0] * size[1] * channels * _BYTES_PER_VALUE > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+    if size[0] * size[1] * channels * _BYTES_PER_VALUE > usable_memory():
         raise _too_little(size)
 
 
@@ -48,14 +47,6 @@ def memory_errors(size: Size) -> Iterator[None]:
         if is_out_of_memory(error):
             raise _too_little(size) from error
         raise
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tells apart the ways in which torch says that memory is out from real errors."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
 
 
 def _too_little(size: Size) -> FeatotError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from collections.abc import Iterator
@@ -47,6 +48,12 @@ def describe_machine() -> dict[str, Any]:
         "cgroup_memory": limit,
         "environment": {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
     }
+
+
+def usable_memory() -> float:
+    """The bytes of memory that this process may use at most; infinity where the system does not tell."""
+    sizes = [size for size in (_memory()[0], memory_limit()) if size is not None]
+    return min(sizes, default=math.inf)
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:

@@ -55,11 +55,15 @@ Callback = Callable[[MatchState], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Match:
-    """How `match` ended: the final image, detached and clipped to [0, 1], and the way there."""
+    """How `match` ended: the final image, detached and clipped to [0, 1], and the way there.
+
+    ``notes``: what had to be given up for lack of memory.
+    """
 
     image: Float[Tensor, "b c h w"]
     history: list[Record] = field(repr=False)
     interrupted: bool
+    notes: list[str] = field(default_factory=list)
 
 
 def match(
@@ -102,7 +106,7 @@ def match(
         run.grow(stages[-1].size)
     with torch.no_grad():
         image = param(stages[-1].size, generator).clamp(0, 1)
-    return Match(image=image, history=run.history, interrupted=interrupted)
+    return Match(image=image, history=run.history, interrupted=interrupted, notes=run.notes)
 
 
 class _Run:
@@ -126,6 +130,7 @@ class _Run:
         self.starts = starts if self.tried else 1
         self.num_steps = sum(stage.num_steps for stage in [*stages, *(self.starts - 1) * list(self.tried)])
         self.history: list[Record] = []
+        self.notes: list[str] = []
         self.begin = time.perf_counter()
         self.size = stages[0].size
         self.best: tuple[float, Problem | None, Size, list[Tensor]] = (math.inf, None, self.size, [])
@@ -136,6 +141,7 @@ class _Run:
             if start > 0:
                 self._initialize()
             problem = Problem(self.param, self.terms, self.max_points, self.generator)
+            problem.notes = self.notes
             self._walk(problem, self.tried)
             score = problem.distance() if self.starts > 1 else 0.0
             if score < self.best[0]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,9 +13,13 @@ from torch import Tensor
 from featot.anchor import ActiveAnchor, Anchor
 from featot.errors import UsageError
 from featot.interfaces import Loss, LossValue, Parametrization, Size
-from featot.parallel import average, average_gradients
+from featot.ot.memory import is_out_of_memory, release_memory
+from featot.parallel import average, average_gradients, world
 from featot.terms import ActiveTerm, Term
 
+T = TypeVar("T")
+
+_LEAST_POINTS = 256  # of image and exemplars, where memory is short
 _JOLT = 8  # pixels by which an image with borders is moved at most: more than the stride of any thinning
 
 
@@ -44,6 +50,8 @@ class Problem:
         generator: torch.Generator,
     ) -> None:
         self.param, self.max_points, self.generator = param, max_points, generator
+        self.exemplar_points: int | None = None
+        self.notes: list[str] = []
         self.terms = [term.activate(generator) for term in terms]
         self.shares = {term.group: term.share for term in terms}
         self.balance = dict(self.shares)
@@ -53,13 +61,47 @@ class Problem:
     def enter(self, stage: Stage) -> None:
         """Makes the losses of the levels that are new at this stage; the others keep their state."""
         self.stage = stage
+        self.afford(self._enter)
+
+    def _enter(self) -> None:
+        stage = self.stage
         for term in self.terms:
-            term.enter(stage.scale, self.param.boundary)
+            term.enter(stage.scale, self.param.boundary, self.exemplar_points)
         compared = [term for term in self.terms if isinstance(term, ActiveTerm)]
         for extractor in {term.extractor for term in compared}:
             self._keep_common([term.losses for term in compared if term.extractor is extractor])
         if len(self.shares) > 1:
             self._balance()
+
+    def afford(self, act: Callable[[], T]) -> T:
+        """What ``act`` returns. Where memory runs out, fewer points are compared, and it is tried again.
+
+        That is told by a warning, and kept in `notes`. Raises MemoryError where there is nothing more to spare.
+        """
+        while True:
+            try:
+                return act()
+            except (MemoryError, RuntimeError) as error:
+                if world()[1] > 1 or not is_out_of_memory(error):
+                    raise
+            # Only here the frames of the error, and what they hold, are gone.
+            release_memory()
+            h, w = self.stage.size
+            seen = max((image[0, 0].numel() for term in self.terms for image in term.exemplars), default=h * w)
+            seen >>= 2 * self.stage.scale
+            points = self._spared(self.max_points, h * w), self._spared(self.exemplar_points, seen)
+            if points == (self.max_points, self.exemplar_points):
+                raise MemoryError("out of memory")
+            self.max_points, self.exemplar_points = points
+            counts = f"{self.max_points} points of the image and {self.exemplar_points} of each exemplar"
+            self.notes.append(f"memory ran out at {h}x{w}: from there on at most {counts} were compared")
+            warnings.warn(f"memory is short: at most {counts} are compared from now on", stacklevel=2)
+
+    @staticmethod
+    def _spared(points: int | None, count: int) -> int:
+        """Half as many points of ``count``, but not too few."""
+        before = count if points is None else min(points, count)
+        return max(before // 2, min(before, _LEAST_POINTS))
 
     @staticmethod
     def _keep_common(losses: Sequence[dict[str, Loss]]) -> None:
@@ -156,12 +198,16 @@ class Adam:
     def __call__(self, rate: float) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.zero_grad()
-        loss, _ = self.problem.evaluate(improve=True)
-        loss.backward()
+        loss = self.problem.afford(self._gradients)
         average_gradients(self.parameters)
         self.optimizer.step()
         return float(average(loss.detach()))
+
+    def _gradients(self) -> Tensor:
+        self.optimizer.zero_grad()
+        loss, _ = self.problem.evaluate(improve=True)
+        loss.backward()
+        return loss
 
     def state(self) -> dict[int, dict[str, Tensor]]:
         """What it has learnt of each parameter, by number."""
@@ -178,6 +224,9 @@ class _LBFGS:
         self.problem, self.param = problem, param
 
     def __call__(self, rate: float) -> float:
+        return self.problem.afford(self._search)
+
+    def _search(self) -> float:
         # The objective changes with ψ and the offset: what L-BFGS learnt of the last one is not kept.
         optimizer = torch.optim.LBFGS(self.param.parameters(), max_iter=10, line_search_fn="strong_wolfe")
         losses: list[float] = []
@@ -198,6 +247,9 @@ class _ClosedForm:
         self.problem, self.param = problem, param
 
     def __call__(self, rate: float) -> float:
+        return self.problem.afford(lambda: self._step(rate))
+
+    def _step(self, rate: float) -> float:
         parameters = self.param.parameters()
         loss, parts = self.problem.evaluate(improve=True)
         points = [cloud for cloud, _ in parts]

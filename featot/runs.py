@@ -262,6 +262,7 @@ class Run:
                 "per_level": provenance.seconds_per_level(history),
             },
             "interrupted": interrupted,
+            "notes": [note for found in matches for note in found.notes],
             "loss": history[-1].loss if history else None,
             "history": [dataclasses.asdict(line) for line in history],
         }

@@ -72,7 +72,8 @@ class ActiveTerm:
         self.guides: dict[int, Tensor] = {}
         self.selection = None if term.only is None else Selection(term.only, self.extractor, generator)
 
-    def enter(self, scale: int, boundary: Boundary) -> None:
+    def enter(self, scale: int, boundary: Boundary, max_points: int | None = None) -> None:
+        """Makes the losses of the levels that are new; ``max_points``: of an exemplar, where memory is short."""
         if self.guide is not None:
             # of the stage's size, whatever the boundary
             self.guides = {scale: _halved(self.guide, scale, "periodic")}
@@ -80,13 +81,16 @@ class ActiveTerm:
             self.selection.enter(scale, boundary)
         exemplars = [_halved(exemplar, scale, "valid") for exemplar in self.exemplars]
         with torch.no_grad():
-            clouds = [self.extractor.extract(exemplar, scale=scale, boundary="valid") for exemplar in exemplars]
+            clouds = [
+                self.extractor.extract(exemplar, scale=scale, boundary="valid", max_points=max_points)
+                for exemplar in exemplars
+            ]
         names = [name for name in max(clouds, key=len) if name not in self.losses]
         if not any(clouds):
             h, w = exemplars[0].shape[2:]
             raise UsageError(f"the exemplar is too small for its features (they see {h}x{w} pixels)")
         if self.masks is not None:
-            self._keep_allowed(clouds, exemplars, scale)
+            self._keep_allowed(clouds, exemplars, scale, max_points)
         if not any(len(cloud[name]) for cloud in clouds for name in cloud):
             raise UsageError(
                 f"the mask leaves no features of the exemplar at 1/{2**scale}; use a larger one, or fewer levels"
@@ -106,13 +110,16 @@ class ActiveTerm:
                 points = Measure(points).subset(_COORDINATES, self.generator).points @ self.directions[name].t()
             self.losses[name] = self.loss(Measure(points), self.generator)
 
-    def _keep_allowed(self, clouds: list[dict[str, Tensor]], exemplars: list[Tensor], scale: int) -> None:
+    def _keep_allowed(
+        self, clouds: list[dict[str, Tensor]], exemplars: list[Tensor], scale: int, max_points: int | None
+    ) -> None:
         """Leaves out the points that see anything but what the masks allow."""
         assert self.masks is not None
         for cloud, exemplar, mask in zip(clouds, exemplars, self.masks, strict=True):
             barred = _halved(1 - mask, scale, "valid")
             barred = torch.where(barred > _TRACE, barred, 0)
-            for name, sees in points_that_see(self.extractor, barred, exemplar.shape[1], scale=scale).items():
+            found = points_that_see(self.extractor, barred, exemplar.shape[1], scale=scale, max_points=max_points)
+            for name, sees in found.items():
                 cloud[name] = cloud[name][~sees]
 
     def levels(

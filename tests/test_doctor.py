@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import os
 import sys
 from importlib.metadata import EntryPoint
@@ -13,7 +14,7 @@ import torch
 import featot
 from featot import doctor
 from featot.doctor import Diagnosis, diagnose, gather, judge
-from featot.machine import cpu_quota, describe_machine, memory_limit
+from featot.machine import cpu_quota, describe_machine, memory_limit, usable_memory
 from featot.plugins import load_registry
 from featot_cli.main import main
 
@@ -235,3 +236,10 @@ def test_the_command_fails_where_something_is_broken(capsys, monkeypatch, tmp_pa
     assert "gone.pth" in found["findings"][0]["what"]
     assert found["facts"]["weights"]["vgg16"]["variable_set"].endswith("gone.pth")
     assert command(capsys)[1].endswith("something is broken\n")
+
+
+@pytest.mark.parametrize(("present", "limit", "usable"), [(100, 40, 40), (100, None, 100), (None, None, math.inf)])
+def test_usable_memory_is_what_the_control_group_leaves(present, limit, usable, monkeypatch):
+    monkeypatch.setattr("featot.machine._memory", lambda: (present, present))
+    monkeypatch.setattr("featot.machine.memory_limit", lambda: limit)
+    assert usable_memory() == usable

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import platform
 
 import jaxtyping
@@ -324,12 +323,13 @@ def test_a_size_far_beyond_memory_is_refused_at_once():
 
 def test_a_size_beyond_the_memory_of_this_machine_is_refused(monkeypatch):
     """40 kB of memory: enough for 16x20 pixels, not for 64x64."""
-    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4000, "SC_PHYS_PAGES": 10}.__getitem__)
+    monkeypatch.setattr("featot.machine._memory", lambda: (40_000, 40_000))
     assert _quick(size=(16, 20)).image.shape == (1, 1, 16, 20)
     with pytest.raises(FeatotError, match="not enough memory to make 64x64 pixels"):
         _quick(size=(64, 64))
 
 
+@pytest.mark.filterwarnings("ignore:memory is short")
 @pytest.mark.parametrize("allocate", [functools.partial(torch.empty, dtype=torch.uint8), np.zeros])
 def test_running_out_of_memory(allocate):
     with pytest.raises(FeatotError, match="not enough memory to make 16x20 pixels"):

@@ -162,17 +162,23 @@ def main(args: list[str] | None = None) -> None:
         code = _fail(str(error), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         code = _fail("interrupted", 130)
-    except MemoryError:
-        code = _fail("not enough memory", 1)
     except OSError as error:
         code = _fail(str(error), 1)
     except Exception as error:
         if os.environ.get("FEATOT_DEBUG"):
             raise
-        code = _fail(f"{type(error).__name__}: {error} (this is a bug; FEATOT_DEBUG=1 shows where)", 1)
+        code = _fail(_what_failed(error), 1)
     if code == 130:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # an echo must not hit the interpreter as it ends
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _what_failed(error: Exception) -> str:
+    from featot.ot.memory import is_out_of_memory
+
+    if is_out_of_memory(error):
+        return "not enough memory"
+    return f"{type(error).__name__}: {error} (this is a bug; FEATOT_DEBUG=1 shows where)"
 
 
 def _interrupt_once() -> None:

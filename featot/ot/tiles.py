@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from featot.ot.cost import Cost
+from featot.ot.memory import is_out_of_memory, release_memory
 
 # Rows × columns of the tile of reduced costs that is kept at once. On a GPU it keeps the device busy; on a CPU one of
 # a million numbers fits the second-level caches of four cores.
@@ -16,6 +17,7 @@ _CUDA_TILE = (8192, 65536)
 _CPU_TILE, _INDEXED_TILE, _TOPK_TILE = (2048, 512), (1024, 2048), (512, 8192)
 _BLOCK, _SMALL_BLOCK = 256, 64  # columns of which a first pass on a CPU keeps only the minimum, for k = 1 and above
 _KEPT, _ROWS = 2**24, 2**15  # numbers that such a pass keeps at once, and rows: they too are copied to one buffer
+_LEAST_ROWS = 64  # to which a part is halved while memory is out
 _FEW, _FEW_PAIRS = 1024, 2**23  # y, or pairs, up to which it costs more than it saves
 
 
@@ -43,11 +45,21 @@ def smallest_by_products(
     tiles = _Tiles(y, psi, cost, center, block)
     values = x.new_empty(len(x), k)
     indices = torch.empty(len(x), k, dtype=torch.long, device=x.device)
-    for start in range(0, len(x), max(1, rows)):
-        part = slice(start, start + max(1, rows))
-        extended, norms = tiles.extend(x[part])
-        value, indices[part] = search(tiles, extended, k)
-        values[part] = value if norms is None else (value + norms).mul_(cost.scale)
+    start, rows = 0, max(1, rows)
+    while start < len(x):
+        part = slice(start, start + rows)
+        try:
+            extended, norms = tiles.extend(x[part])
+            value, indices[part] = search(tiles, extended, k)
+            values[part] = value if norms is None else (value + norms).mul_(cost.scale)
+        except (MemoryError, RuntimeError) as error:
+            if rows <= _LEAST_ROWS or not is_out_of_memory(error):
+                raise
+            rows //= 2
+            tiles.forget()
+            release_memory()
+            continue
+        start += rows
     return values, indices
 
 
@@ -74,6 +86,10 @@ class _Tiles:
             self.y[:m, d + 1] = 1
             self.psi = torch.cat([psi, psi.new_zeros(self.columns - m)])
         self._buffer = self._rows = y.new_empty(0)
+
+    def forget(self) -> None:
+        """Lets go of the memory that would be used again."""
+        self._buffer = self._rows = self.y.new_empty(0)
 
     def extend(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Rows with the coordinates that y's extra ones meet; for a squared cost their norms, to be added last."""
