@@ -44,11 +44,13 @@ class Decoded:
     """What a file holds: ``values`` ``(h, w, c)``, upright, as they are stored.
 
     ``alpha``: whether the last channel is opacity, and then whether the others are multiplied by it already.
+    ``left_out``: what else the file holds.
     """
 
     values: np.ndarray
     alpha: Literal["straight", "multiplied"] | None = None
     icc: bytes | None = None
+    left_out: str | None = None
 
 
 def decode(path: AnyPath) -> Decoded:
@@ -146,7 +148,8 @@ def _decode_tiff(data: bytes) -> Decoded | None:
     """None for palettes, CMYK, JPEG's colours and single bits: those are left to Pillow, which converts them."""
     import tifffile
 
-    page: Any = tifffile.TiffFile(io.BytesIO(data)).pages[0]
+    pages = tifffile.TiffFile(io.BytesIO(data)).pages
+    page: Any = pages[0]
     bits = page.bitspersample
     if page.photometric not in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB) or bits < 8:
         if bits > 8:
@@ -166,7 +169,9 @@ def _decode_tiff(data: bytes) -> Decoded | None:
     values = _UPRIGHT.get(page.tags.valueof(274, default=1), np.asarray)(values)
     kinds = {tifffile.EXTRASAMPLE.UNASSALPHA: "straight", tifffile.EXTRASAMPLE.ASSOCALPHA: "multiplied"}
     alpha: Any = kinds.get(page.extrasamples[0]) if len(page.extrasamples) == 1 else None
-    return Decoded(values=values, alpha=alpha, icc=page.iccprofile)
+    others = [other for other in list(pages)[1:] if not getattr(other, "is_reduced", False)]
+    left_out = f"{len(others)} more page{'s' * (len(others) > 1)}" if others else None
+    return Decoded(values=values, alpha=alpha, icc=page.iccprofile, left_out=left_out)
 
 
 def _decode_npy(data: bytes) -> Decoded:
@@ -203,7 +208,9 @@ def _decode_exr(path: AnyPath) -> Decoded:
     names = [*colours, *(["A"] if "A" in found else [])] if colours else sorted(found)
     values = np.stack([found[name].pixels for name in names], axis=2)
     values = values.astype(np.float32) if values.dtype.kind != "f" else values  # object ids
-    return Decoded(values=values, alpha="multiplied" if colours and "A" in found else None)
+    others = sorted(found.keys() - set(names))
+    left_out = f"the channels {', '.join(others)}" if others else None
+    return Decoded(values=values, alpha="multiplied" if colours and "A" in found else None, left_out=left_out)
 
 
 @contextmanager

@@ -39,8 +39,10 @@ def read_picture(path: AnyPath, alpha: Alpha = "white") -> tuple[Float[Tensor, "
     """The image in ``path`` as float32 ``(1, c, h, w)`` in [0, 1], and how the file keeps it, to write its like.
 
     PNG, JPEG, WebP, BMP, TIFF, OpenEXR, ``.npy`` arrays ``(h, w)`` or ``(h, w, c)``, and what else Pillow reads; of
-    an animation the first frame. The camera's rotation is applied. Integers are divided by 255 or 65535; floats are
-    taken as they are, but mapped to [0, 1] as `Format` says where some lie outside. No transfer function is applied.
+    an animation the first frame, of a TIFF the first page, of an OpenEXR with colours these and alpha; a warning
+    says what other pages and channels there are. The camera's rotation is applied. Integers are divided by 255 or
+    65535; floats are taken as they are, but mapped to [0, 1] as `Format` says where some lie outside. No transfer
+    function is applied.
     ``alpha``: "white" lays real transparency over white, with a warning that says how much there was, "ignore"
     drops it and leaves the colours, "keep" gives it as the last channel.
     Raises `UsageError` as `read_image` does.
@@ -162,6 +164,8 @@ def _one_image(image: Tensor) -> Float[Tensor, "1 c h w"]:
 def _read(path: AnyPath, alpha: Alpha) -> tuple[Float[Tensor, "1 c h w"], Format]:
     check_alpha(alpha)
     decoded = decode(path)
+    if decoded.left_out is not None:
+        warnings.warn(f"{path}: left out: {decoded.left_out}", UserWarning, stacklevel=3)
     colours, depth = _values(decoded.values, path)
     opacity = None
     if decoded.alpha is not None:

@@ -338,7 +338,8 @@ def test_exr_gives_its_data_window_and_only_its_picture(tmp_path):
     window = {"dataWindow": (np.array([5, 6], np.int32), np.array([8, 8], np.int32))}
     planes = {name: np.full((3, 4), value, np.float16) for name, value in (("R", 1), ("G", 0), ("B", 0.5), ("Z", 99))}
     OpenEXR.File(window, planes).write(str(tmp_path / "x.exr"))
-    image, format = read(tmp_path / "x.exr")
+    with pytest.warns(UserWarning, match=r"left out: the channels Z"):
+        image, format = read(tmp_path / "x.exr")
     assert image.shape == (1, 3, 3, 4)
     assert (image[0, :, 0, 0].tolist(), format.depth, format.range) == ([1, 0, 0.5], "half", 1)
 
@@ -433,3 +434,15 @@ def test_exemplars_that_differ_in_depth_the_first_decides(tmp_path):
     assert Sources(exemplars=paths).read().format.depth == "uint16"
     assert Sources(exemplars=paths[::-1]).read().format.depth == "uint8"
     assert Sources(exemplars=[noise(3, "float"), paths[0]]).read().format is None
+
+
+def test_what_else_a_file_holds_is_told(tmp_path):
+    planes = {name: np.full((4, 5), 0.5, np.float32) for name in ("R", "G", "B", "Z", "id")}
+    OpenEXR.File({}, planes).write(str(tmp_path / "x.exr"))
+    with pytest.warns(UserWarning, match=r"x\.exr: left out: the channels Z, id"):
+        assert read_image(tmp_path / "x.exr").shape == (1, 3, 4, 5)
+    with tifffile.TiffWriter(tmp_path / "x.tif") as writer:
+        for value in (10, 20, 30):
+            writer.write(np.full((4, 5), value, np.uint8), photometric="minisblack")
+    with pytest.warns(UserWarning, match=r"x\.tif: left out: 2 more pages"):
+        assert float(read_image(tmp_path / "x.tif").mean()) == pytest.approx(10 / 255)
