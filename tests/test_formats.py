@@ -339,7 +339,7 @@ def test_exr_gives_its_data_window_and_only_its_picture(tmp_path):
     planes = {name: np.full((3, 4), value, np.float16) for name, value in (("R", 1), ("G", 0), ("B", 0.5), ("Z", 99))}
     OpenEXR.File(window, planes).write(str(tmp_path / "x.exr"))
     with pytest.warns(UserWarning, match=r"left out: the channels Z"):
-        image, format = read(tmp_path / "x.exr")
+        image, format = read_picture(tmp_path / "x.exr")
     assert image.shape == (1, 3, 3, 4)
     assert (image[0, :, 0, 0].tolist(), format.depth, format.range) == ([1, 0, 0.5], "half", 1)
 
