@@ -18,6 +18,8 @@ from featot_cli.main import lazy_registry
 from featot_cli.plugins import describe_options, option_help
 
 _TYPED = "featot.typed"
+_MATCHED, _TOLD = "What is matched", "What is told"
+_SECTION = "section"  # attribute of an option: its heading in the help
 
 
 class PluginCommand(click.Command):
@@ -37,6 +39,17 @@ class PluginCommand(click.Command):
         after_parsing(ctx, typed)
         return rest
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """As click's, but what many commands share stands under headings of its own."""
+        sections: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for parameter in self.get_params(ctx):
+            row = parameter.get_help_record(ctx)
+            if row is not None:
+                sections.setdefault(getattr(parameter, _SECTION, "Options"), []).append(row)
+        for title, rows in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         registry = lazy_registry(ctx).registry
         for kind in self.kinds:
@@ -54,10 +67,14 @@ def typed_command() -> str:
     return command
 
 
-def _group(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _group(*options: Callable[[Any], Any], section: str = "Options") -> Callable[[Any], Any]:
+    """The options as one decorator, under a heading in the help."""
+
     def decorate(command: Any) -> Any:
         for option in reversed(options):
             command = option(command)
+        for parameter in command.__click_params__[-len(options) :]:
+            setattr(parameter, _SECTION, section)
         return command
 
     return decorate
@@ -96,9 +113,13 @@ problem_options = _group(
         metavar="[FEATURES=]NAME",
         help="How it is compared: a name, a weighted sum, or for one of the features vgg=gram.  [default: ot+sliced]",
     ),
+    section=_MATCHED,
 )
-weights_option = click.option(
-    "--weights", metavar="FILE", help="VGG's weights, .pth or .safetensors; the same as -o vgg.weights=FILE."
+weights_option = _group(
+    click.option(
+        "--weights", metavar="FILE", help="VGG's weights, .pth or .safetensors; the same as -o vgg.weights=FILE."
+    ),
+    section=_MATCHED,
 )
 augment_option = click.option(
     "--augment", metavar="A,B", help="Also learn from the exemplar's quarter turns (rot90), mirrored (flip)."
@@ -112,14 +133,19 @@ loop_options = _group(
         "--starts", type=int, help="Try the smallest levels so often, go on with the best.  [default: --quality's]"
     ),
     click.option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.  [default: auto]"),
+    section="How it is optimised",
 )
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print the record of the run as JSON instead of the summary."
+json_option = _group(
+    click.option(
+        "--json", "as_json", is_flag=True, help="Print the record of the run as JSON instead of the summary."
+    ),
+    section=_TOLD,
 )
-report_option = click.option(
-    "--report", is_flag=True, help="Also write OUT.html, a page about the run: maps, curves, scores."
+report_option = _group(
+    click.option("--report", is_flag=True, help="Also write OUT.html, a page about the run: maps, curves, scores."),
+    section=_TOLD,
 )
-quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress bar, no summary.")
+quiet_option = _group(click.option("-q", "--quiet", is_flag=True, help="No progress bar, no summary."), section=_TOLD)
 
 
 def split_options(

@@ -37,6 +37,13 @@ COMMANDS = {
     "plugins": ("featot_cli.plugins:plugins", "List the plugins: owner, version, summary, options; make a new one."),
 }
 
+_SECTIONS = {
+    "Make images": ("synth", "inpaint", "mix", "transfer", "batch"),
+    "Judge and compare": ("eval", "grid", "bench-table"),
+    "Generators": ("train", "sample", "export"),
+    "What is here": ("doctor", "plugins"),
+}
+
 
 class FeatotGroup(click.Group):
     """Commands loaded when they are needed; plugins cannot take a built-in's name."""
@@ -70,12 +77,13 @@ class FeatotGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Like click's, but from the summaries: importing every command for its help would import torch."""
         registry = _registry(ctx)
-        rows = [(name, summary) for name, (_, summary) in COMMANDS.items()]
-        rows += [
-            (name, registry.get("command", name).plugin.summary) for name in self.list_commands(ctx)[len(rows) :]
-        ]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+        for title, names in _SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, COMMANDS[name][1]) for name in names])
+        others = [name for name in registry.names("command") if name not in COMMANDS]
+        if others:
+            with formatter.section("Commands of plugins"):
+                formatter.write_dl([(name, registry.get("command", name).plugin.summary) for name in others])
         with formatter.section("Plugins"):
             kinds = ("features", "param", "loss", "metric")
             formatter.write_dl([(f"--{kind}", ", ".join(registry.names(kind)) or "none") for kind in kinds])

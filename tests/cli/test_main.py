@@ -297,3 +297,20 @@ def test_any_encoding_of_standard_output(encoding):
     # click takes ASCII for a mistake and writes UTF-8
     psi = rb"\u03c8" if encoding == "latin-1" else "ψ".encode()
     assert b"ascent steps of " + psi + b" per" in done.stdout
+
+
+def test_every_command_stands_under_a_heading():
+    from featot_cli.main import _SECTIONS, COMMANDS
+
+    assert sorted(name for names in _SECTIONS.values() for name in names) == sorted(COMMANDS)
+
+
+def test_the_help_of_a_command_groups_its_options(capsys):
+    with pytest.raises(SystemExit):
+        main(["synth", "--help"])
+    page = capsys.readouterr().out
+    headings = ["Options:", "What is matched:", "How it is optimised:", "What is told:"]
+    places = [page.index(f"\n{heading}\n") for heading in headings]
+    assert places == sorted(places)
+    assert places[1] < page.index("--features NAME") < places[2] < page.index("--steps INTEGER") < places[3]
+    assert page.count("\n  --features ") == 1
