@@ -69,20 +69,15 @@ class Sources:
                 got = f"{guide.shape[1]} and {exemplar_guide.shape[1]}"
                 raise UsageError(f"expected a guide and an exemplar guide of as many channels, got {got}")
             guide, exemplar_guide = guide.expand(-1, 3, -1, -1), exemplar_guide.expand(-1, 3, -1, -1)
-        described = [self._describe(given, image) for given, (image, _) in zip(self.exemplars, found, strict=True)]
+        described = [describe(given, image) for given, (image, _) in zip(self.exemplars, found, strict=True)]
         record: dict[str, Any] = {"exemplar": described[0], "more_exemplars": described[1:], "alpha": self.alpha}
         record["output"] = None if format is None else format.describe()
         extras = {"mask": mask, "guide": guide, "exemplar_guide": exemplar_guide}
         for name, image in extras.items():
-            record[name] = None if image is None else self._describe(getattr(self, name), image)
+            record[name] = None if image is None else describe(getattr(self, name), image)
         return Pictures(
             exemplars=exemplars, mask=mask, guide=guide, exemplar_guide=exemplar_guide, record=record, format=format
         )
-
-    @staticmethod
-    def _describe(given: Any, image: Tensor) -> dict[str, Any]:
-        path = None if isinstance(given, Tensor | np.ndarray) else os.path.abspath(given)
-        return {"path": path, "shape": list(image.shape), "sha256": provenance.fingerprint(image)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +115,14 @@ class Pictures:
         images = self.exemplars
         if self.exemplar_guide is not None:
             images = [torch.cat([images[0], self.exemplar_guide.to(images[0])], dim=1)]
-        varied = [turned for image in images for turned in _turns(image, augment)]
-        return varied, None if self.mask is None else _turns(self.mask.to(images[0]), augment)
+        varied = [turned for image in images for turned in turns(image, augment)]
+        return varied, None if self.mask is None else turns(self.mask.to(images[0]), augment)
+
+
+def describe(picture: Picture, image: Float[Tensor, "1 c h w"]) -> dict[str, Any]:
+    """What a record says of a picture and the pixels that were read from it."""
+    path = None if isinstance(picture, Tensor | np.ndarray) else os.path.abspath(picture)
+    return {"path": path, "shape": list(image.shape), "sha256": provenance.fingerprint(image)}
 
 
 def check_augment(augment: Sequence[str]) -> None:
@@ -131,7 +132,8 @@ def check_augment(augment: Sequence[str]) -> None:
             raise unknown_name("augmentation", name, AUGMENTATIONS)
 
 
-def _turns(image: Tensor, augment: Sequence[str]) -> list[Tensor]:
+def turns(image: Float[Tensor, "1 c h w"], augment: Sequence[str]) -> list[Tensor]:
+    """The image, and what `AUGMENTATIONS` make of it."""
     turned = [image.rot90(quarters, dims=(2, 3)) for quarters in (range(4) if "rot90" in augment else range(1))]
     return turned + [image.flip(3) for image in turned] if "flip" in augment else turned
 

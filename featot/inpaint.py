@@ -13,12 +13,11 @@ from torch import Tensor
 
 from featot.device import check_memory
 from featot.errors import UsageError
-from featot.exemplars import Picture, Pictures, Sources, pixels
+from featot.exemplars import Picture, Pictures, Sources, describe, pixels
 from featot.given import Filled
 from featot.match import Callback, Match
 from featot.plugins import Registry
 from featot.problem import Stage
-from featot.provenance import fingerprint
 from featot.resample import halve
 from featot.runs import Run, Synthesis, SynthesisSettings
 from featot.schedule import check_levels, count_levels
@@ -96,8 +95,7 @@ def _read(image: Picture, mask: Picture | None, invert: bool, grow: int) -> tupl
             (h, w), got = found.shape[2:], painted.shape[2:]
             raise UsageError(f"expected a mask of the image's size {h}x{w}, got {got[0]}x{got[1]}")
         marked = (1 - painted if invert else painted) > _MARKED
-        path = None if isinstance(mask, Tensor) or not isinstance(mask, str) else str(mask)
-        pictures.record["mask"] = {"path": path, "shape": list(painted.shape), "sha256": fingerprint(painted)}
+        pictures.record["mask"] = describe(mask, painted)
     share = float(marked.float().mean())
     if share in (0, 1):
         what = "nothing to fill" if share == 0 else "the whole image to be filled"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from featot.device import check_memory, memory_errors
 from featot.errors import UsageError
-from featot.exemplars import Picture, Pictures, Sources, pixels
+from featot.exemplars import Picture, Sources, pixels, turns
 from featot.formats import Alpha
 from featot.interfaces import Size
 from featot.match import Callback
@@ -94,18 +94,15 @@ def _each(
     torus = run.torus(size, levels)
     check_memory(torus, pictures.channels)
     with memory_errors(size):
-        targets = [
-            [image.to(run.device) for image in _only(pictures, number).varied(run.settings.augment)[0]]
-            for number in range(len(exemplars))
-        ]
-        blends = [None] * len(targets) if maps is None else _blends(padded(maps, torus).to(run.device))
+        exemplar_sets = [turns(image.to(run.device), run.settings.augment) for image in pictures.exemplars]
+        blends = [None] * len(exemplars) if maps is None else _blends(padded(maps, torus).to(run.device))
     for weights in shares:
         param = run.recipe.parametrization()
         stages = run.stages(torus, pictures.smallest, levels if param.resizable else 1)
         terms = [
             term
-            for target, weight, blend in zip(targets, weights, blends, strict=True)
-            for term in run.recipe.terms(target, weight=1.0 if blend else weight, only=blend)
+            for variants, weight, blend in zip(exemplar_sets, weights, blends, strict=True)
+            for term in run.recipe.terms(variants, weight=1.0 if blend else weight, only=blend)
             if term.weight > 0
         ]
         found = run.match(param, terms, stages, callback=callback)
@@ -145,8 +142,3 @@ def _maps(weight_map: Picture, count: int, size: Size | None) -> Float[Tensor, "
 
 def _blends(maps: Float[Tensor, "1 k h w"]) -> list[Blend]:
     return [Blend(share) for share in maps.split(1, dim=1)]
-
-
-def _only(pictures: Pictures, number: int) -> Pictures:
-    """The pictures with one of the exemplars, so that its turns are its own."""
-    return Pictures(exemplars=[pictures.exemplars[number]], mask=None, guide=None, exemplar_guide=None, record={})

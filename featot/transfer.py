@@ -13,7 +13,7 @@ from torch import Tensor
 from featot.anchor import Anchor
 from featot.device import check_memory, memory_errors
 from featot.errors import UsageError, unknown_name
-from featot.exemplars import Picture, Sources
+from featot.exemplars import Picture, Sources, turns
 from featot.given import Started
 from featot.match import Callback
 from featot.ot.gaussian import gaussian_map
@@ -73,8 +73,7 @@ def transfer(
             grey = _GREY if image.shape[1] == 3 else [1 / image.shape[1]] * image.shape[1]
             channels = torch.tensor([grey]).to(image)
             target = torch.einsum("kc,bchw->bkhw", channels, start)
-        variants = Sources(exemplars=[exemplar]).read().varied(run.settings.augment)[0]
-        terms = run.recipe.terms(variants)
+        terms = run.recipe.terms(turns(exemplar, run.settings.augment))
     anchor = Anchor(target=target, channels=channels, weight=_UNIT * content_weight)
     param = Started(run.recipe.parametrization(), start)
     # Where style and content disagree, a grid of thinned points that stood still would show.
