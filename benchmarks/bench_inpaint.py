@@ -22,7 +22,7 @@ from skimage.restoration import inpaint_biharmonic
 from torch import Tensor
 
 from featot.images import read_image, read_picture
-from featot.inpaint import inpaint
+from featot.inpainting import inpaint
 
 
 def jumps(image: Tensor, hole: Tensor) -> tuple[float, float, float]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from featot.evaluation import Evaluation, evaluate
     from featot.hookspecs import hookimpl
     from featot.images import read_image, write_image
+    from featot.inpainting import inpaint
     from featot.interfaces import (
         FeatureExtractor,
         FrozenGenerator,
@@ -29,11 +30,14 @@ if TYPE_CHECKING:
         Parametrization,
         Score,
     )
+    from featot.mixing import mix, mix_path
     from featot.models import Model, load_model, save_model
     from featot.options import option
     from featot.plugins import Plugin
     from featot.runs import Synthesis, SynthesisSettings
+    from featot.stacks import StackSynthesis, synthesize_stack
     from featot.tasks import synthesize
+    from featot.transferring import transfer
 
 _HOME = {
     "FeatotError": "errors",
@@ -59,6 +63,12 @@ _HOME = {
     "Synthesis": "runs",
     "SynthesisSettings": "runs",
     "synthesize": "tasks",
+    "inpaint": "inpainting",
+    "mix": "mixing",
+    "mix_path": "mixing",
+    "transfer": "transferring",
+    "StackSynthesis": "stacks",
+    "synthesize_stack": "stacks",
 }
 
 __all__ = [
@@ -74,17 +84,23 @@ __all__ = [
     "Parametrization",
     "Plugin",
     "Score",
+    "StackSynthesis",
     "Synthesis",
     "SynthesisSettings",
     "UsageError",
     "__version__",
     "evaluate",
     "hookimpl",
+    "inpaint",
     "load_model",
+    "mix",
+    "mix_path",
     "option",
     "read_image",
     "save_model",
     "synthesize",
+    "synthesize_stack",
+    "transfer",
     "write_image",
 ]
 

@@ -69,7 +69,7 @@ def inpaint(
     featot inpaint scan.jpg --mask scratches.png -o clean.png
     featot inpaint bark.jpg --mask keep.png --invert-mask --grow 2 --quality high
     """
-    from featot.inpaint import inpaint as fill
+    from featot.inpainting import inpaint as fill
     from featot_cli.progress import progress_bar
 
     settings, out = settings_and_output(given, mixed, out, weights)

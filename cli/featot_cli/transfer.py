@@ -78,7 +78,7 @@ def transfer(
     featot transfer portrait.jpg bricks.png --content-weight 0.3 --colors keep -o painted.png
     featot transfer portrait.jpg oil.jpg --features vgg --loss gram --weights vgg19.pth     as Gatys does
     """
-    from featot.transfer import transfer as paint
+    from featot.transferring import transfer as paint
     from featot_cli.progress import progress_bar
 
     settings, out = settings_and_output(given, mixed, out, weights)

@@ -11,7 +11,7 @@ from featot.anchor import Anchor
 from featot.errors import UsageError
 from featot.ot.gaussian import gaussian_map
 from featot.problem import UPDATES, Problem, Stage
-from featot.transfer import transfer
+from featot.transferring import transfer
 from featot_plugins.image import Image
 from featot_plugins.options import ImageOptions
 

@@ -9,7 +9,7 @@ import torch
 
 from featot.errors import UsageError
 from featot.images import read_picture, write_image
-from featot.inpaint import inpaint
+from featot.inpainting import inpaint
 
 QUICK = {"quality": "draft", "steps": 4, "device": "cpu"}
 
