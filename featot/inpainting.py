@@ -137,9 +137,10 @@ def _fill(
     crop = _grown(part, max(_LEAST_REACH, _REACH * 2 ** (levels - 1)))
     here, free = image[(..., *crop)].to(run.device), hole[(..., *crop)].to(run.device)
     param = Filled(run.recipe.parametrization(), here, free)
-    # Patches across the rim are a distribution of their own: among the others a seam would hardly count.
+    # Patches across the rim are a distribution of their own: among the others a seam would hardly count. At coarser
+    # levels it makes no difference, but costs.
     hole = free.to(here)
-    regions = {Region(hole): 1.0, Region(torch.cat([hole, 1 - hole], dim=1)): _RIM_WEIGHT}
+    regions = {Region(hole): 1.0, Region(torch.cat([hole, 1 - hole], dim=1), finest=True): _RIM_WEIGHT}
     terms = [
         term
         for region, weight in regions.items()

@@ -22,9 +22,11 @@ class Region:
     """Only the points that see something of where ``marked``, ``(1, k, h, w)``, is above 0 are compared.
 
     With several channels: those that see something of each of them, such as the two sides of a border.
+    ``finest``: only at the finest level of the last stage.
     """
 
     marked: Float[Tensor, "1 k h w"]
+    finest: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +57,11 @@ class Selection:
         for _ in range(scale):
             self._present = halve_in_place(self._present, boundary)
 
+    @property
+    def rests(self) -> bool:
+        """Whether nothing is compared at this stage."""
+        return isinstance(self.wanted, Region) and self.wanted.finest and self.scale > 0
+
     def affordable(self, max_points: int | None, channels: int) -> int | None:
         """How many points the image may be thinned to, so that ``max_points`` of them see the region."""
         if max_points is None or isinstance(self.wanted, Blend):
@@ -67,6 +74,8 @@ class Selection:
         self, levels: Mapping[str, Tensor], channels: int, max_points: int | None, offset: Size
     ) -> dict[str, tuple[Tensor, float]]:
         """The points that count now of each level that has any, with the share of the whole that they stand for."""
+        if isinstance(self.wanted, Region) and self.wanted.finest:
+            levels = dict(list(levels.items())[:1])
         chosen = {}
         for name, chances in self._chances(channels, max_points, offset).items():
             if name in levels:

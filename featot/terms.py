@@ -136,6 +136,8 @@ class ActiveTerm:
         ``made``: what is extracted already.
         """
         channels, selection = image.shape[1], self.selection
+        if selection is not None and selection.rests:
+            return {}
         if self.guide is not None:
             image = torch.cat([image, self.guides[scale].expand(len(image), -1, -1, -1)], dim=1)
         image = moved(image, offset, boundary)

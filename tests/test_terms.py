@@ -95,8 +95,9 @@ def _recording(factory=Keeps):
 
 
 def _run(term, *stages, param=None, **arguments):
-    param = param or Given()
-    return match(param, [term], stages or [_stage()], generator=torch.Generator().manual_seed(0), **arguments)
+    terms = [term] if isinstance(term, Term) else term
+    random = torch.Generator().manual_seed(0)
+    return match(param or Given(), terms, stages or [_stage()], generator=random, **arguments)
 
 
 def _stage(size=(6, 8), num_steps=2, scale=0, settle=0.0):
@@ -218,6 +219,20 @@ def test_a_region_is_halved_with_the_image_and_moves_with_it():
     assert len(seen) == 4
     assert all(pixels == seen[0] for pixels in seen)
     assert float(param.pixels.detach()[0, 0, 2, 4]) in seen[0]
+
+
+def test_a_border_is_seen_at_the_finest_level_by_what_sees_both_its_sides():
+    factory, made = _recording()
+    side = torch.zeros(1, 1, 16, 16)
+    side[..., :4] = 1
+    only = Region(torch.cat([side, 1 - side], dim=1), finest=True)
+    extractor = Pyramid(PyramidOptions(size=4, scales=2))
+    term = Term(exemplars=[_noise(1, 1, 20, 20)], extractor=extractor, loss=factory, only=only)
+    other = Term(exemplars=term.exemplars, extractor=_patches(), loss=Keeps)
+    _run([term, other], _stage((8, 8), scale=1), _stage((16, 16)), param=GivenInside())
+    fine = [loss for loss in made if len(loss.target) == 17 * 17]
+    seen = [points.shape for loss in made for points in loss.seen]
+    assert [points.shape for points in fine[0].seen] == seen == [(13 * 3, 16)] * 2  # columns 1, 2 and 3
 
 
 def test_a_thinned_region_keeps_its_points():
