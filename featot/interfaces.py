@@ -22,6 +22,7 @@ from featot.ot import Measure
 
 if TYPE_CHECKING:
     from featot.noise import NoiseField
+    from featot.shares import ShareMap
 
 Boundary = Literal["valid", "periodic"]
 Size = tuple[int, int]
@@ -140,6 +141,16 @@ class FrozenGenerator(nn.Module, ABC):
     stride: int
     """Pixels between two cells of the coarsest noise."""
 
+    conditions: int = 0
+    """Exemplars between which its images may lie; 0 where it has learnt one texture."""
+
+    def shared(self, shares: Float[Tensor, " k"] | ShareMap) -> FrozenGenerator:
+        """The generator of what has so much of each of its `conditions` exemplars, as a whole or at each place.
+
+        The shares are at least 0 and sum to 1. Without this, what it renders has as much of one as of another.
+        """
+        raise UsageError("this model has learnt one texture; weights are for one of featot train --conditional")
+
     @abstractmethod
     def render(self, noise: NoiseField, rows: range, columns: range) -> Float[Tensor, "1 c h w"]:
         """Those pixels of the plane that ``noise`` spans, which repeats where the noise does.
@@ -156,11 +167,20 @@ class FrozenGenerator(nn.Module, ABC):
     @abstractmethod
     def forward(self, *noise: Tensor) -> Tensor:
         """An image ``(1, c, h, w)``, sides multiples of `stride`, from noise ``(1, ·, h/2^s + 2m, w/2^s + 2m)``, m as
-        `margins` says: what is exported."""
+        `margins` says: what is exported. With `conditions`, their shares ``(k,)`` come last."""
 
 
 class Generator(Parametrization):
     """A parametrization that learns once and then makes any region of an endless plane."""
+
+    conditionable: ClassVar[bool] = False
+    """True where `conditions` may be above 0."""
+
+    conditions: int = 0
+    """Exemplars that it learns at once, and what lies between them: set before `initialize` or `load_state_dict`."""
+
+    shares: Tensor | None = None
+    """``(k,)`` of each of the `conditions` exemplars in the images it makes next (None: alike)."""
 
     @abstractmethod
     def calibrate(self, size: Size, generator: torch.Generator) -> None:

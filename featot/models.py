@@ -34,7 +34,8 @@ class Model:
     """A generator that was read from a file.
 
     ``header``: ``format``; ``param``, ``owner``, ``options``: its plugin; ``channels`` of its images; ``exemplar``:
-    the SHA-256 of the pixels it learnt from (None where not known); ``versions``; ``record`` of the training.
+    the SHA-256 of the pixels it learnt from (None where not known); ``versions``; ``record`` of the training; and
+    ``conditions``, the names of the exemplars, where it is conditional.
     """
 
     generator: Generator
@@ -57,6 +58,8 @@ def save_model(path: AnyPath, generator: Generator, plugin: Registered, record: 
         "versions": versions([(plugin.owner, plugin.version)]),
         "record": record,
     }
+    if generator.conditions:
+        header["conditions"] = _names(record, generator.conditions)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in generator.state_dict().items()}
     data = save(tensors, {_KEY: json.dumps(header)})
     with atomic_write(path) as file:
@@ -80,6 +83,9 @@ def load_model(path: AnyPath, device: torch.device | str = "cpu", registry: Regi
         generator = plugin.create(plugin.build_options(header["options"]))
         if not isinstance(generator, Generator):
             raise UsageError(f"the parametrization {name!r} of {owner!r} is no generator")
+        generator.conditions = len(header.get("conditions", []))
+        if generator.conditions and not generator.conditionable:
+            raise UsageError(f"the parametrization {name!r} of {owner!r} cannot be conditioned on several exemplars")
         generator.load_state_dict(tensors, torch.device(device))
         channels = generator.freeze().channels
     except UsageError as error:
@@ -87,6 +93,13 @@ def load_model(path: AnyPath, device: torch.device | str = "cpu", registry: Regi
     if channels != header["channels"]:
         raise _unreadable(path, f"its header says {header['channels']} channels, its weights make {channels}")
     return Model(generator=generator, header=header)
+
+
+def _names(record: Mapping[str, Any], count: int) -> list[str]:
+    """Of the exemplars: their files' without suffix, or their numbers."""
+    exemplars = [record.get("exemplar", {}), *record.get("more_exemplars", [])][:count]
+    paths = [exemplar.get("path") for exemplar in exemplars] + [None] * (count - len(exemplars))
+    return [Path(path).stem if path else f"exemplar {number}" for number, path in enumerate(paths, start=1)]
 
 
 def _read(path: AnyPath) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -131,6 +144,9 @@ def _header(path: AnyPath, metadata: Mapping[str, str]) -> dict[str, Any]:
     for key, kind in _NEEDED.items():
         if not isinstance(header.get(key), kind):
             raise _unreadable(path, f"its header is damaged at {key!r}")
+    conditions = header.get("conditions", ["", ""])
+    if not isinstance(conditions, list) or len(conditions) < 2 or not all(isinstance(it, str) for it in conditions):
+        raise _unreadable(path, "its header is damaged at 'conditions'")
     return dict(header)
 
 

@@ -64,12 +64,14 @@ class NoiseField:
         side = self.period[axis]
         return None if side is None else halved_size((side, side), scale)[0]
 
-    def _hash(self, cells: range, scale: int, axis: int, keys: Tensor) -> Int[Tensor, "c n"]:
+    def places(self, scale: int, axis: int, cells: range) -> Int[Tensor, " n"]:
+        """Where these cells of ``scale`` are along ``axis`` (0 goes down), within the first period if any."""
         at = torch.arange(cells.start, cells.stop, device=self.device)
         count = self._cells(scale, axis)
-        if count is not None:
-            at = at.remainder_(count)
-        return _mix(at.to(torch.int32) + keys[:, axis, None])
+        return at if count is None else at.remainder_(count)
+
+    def _hash(self, cells: range, scale: int, axis: int, keys: Tensor) -> Int[Tensor, "c n"]:
+        return _mix(self.places(scale, axis, cells).to(torch.int32) + keys[:, axis, None])
 
 
 def _words(seed: int, scale: int, channel: int) -> list[int]:

@@ -57,7 +57,10 @@ class BatchNorm2d(nn.BatchNorm2d):
         moments = torch.cat([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])
         shared: Tensor = _Average.apply(moments)
         mean, square = shared.chunk(2)
-        scale = self.weight * (square - mean.square()).clamp(min=0).add(self.eps).rsqrt()
+        scale = (square - mean.square()).clamp(min=0).add(self.eps).rsqrt()
+        if not self.affine:
+            return (x - mean[:, None, None]) * scale[:, None, None]
+        scale = self.weight * scale
         return x * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]
 
 

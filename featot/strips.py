@@ -34,6 +34,23 @@ def write_strips(path: AnyPath, strips: Iterable[Float[Tensor, "1 c _ w"]], size
         writers[file_format](file, (_bytes(strip) for strip in strips), size, channels)
 
 
+def repeated(
+    strips: Callable[[], Iterable[Float[Tensor, "1 c _ w"]]],
+) -> Iterator[Float[Tensor, "1 c _ w2"]]:
+    """An image 2×2, again in strips equally high but for the last; ``strips()``: those of the image."""
+    held: list[Tensor] = []
+    height = 0
+    for _ in range(2):
+        for strip in strips():
+            height = height or strip.shape[2]
+            held = [torch.cat([*held, torch.cat([strip, strip], 3)], 2)]
+            if held[0].shape[2] >= height:
+                yield held[0][:, :, :height]
+                held = [held[0][:, :, height:]]
+    if held[0].shape[2]:
+        yield held[0]
+
+
 def _bytes(strip: Tensor) -> np.ndarray:
     """Pixels ``(h, w, c)`` in 8 bits, rounded as `write_image` does."""
     pixels = strip[0].clamp(0, 1).mul_(255).round_().to(torch.uint8)

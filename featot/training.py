@@ -17,60 +17,28 @@ from torch import Tensor
 
 from featot import provenance
 from featot.checkpoints import flattened, nested, read_checkpoint, write_checkpoint
+from featot.conditions import Conditions
 from featot.device import find_device
 from featot.errors import FeatotError, UsageError
-from featot.exemplars import Pictures, Sources, check_augment
+from featot.exemplars import Pictures, Sources, turns
 from featot.files import AnyPath
-from featot.interfaces import Generator, Size
+from featot.interfaces import Generator, Parametrization, Size
+from featot.mixing import PRESETS
 from featot.models import save_model
 from featot.options import rebuild
 from featot.parallel import apart, average, in_any
 from featot.plugins import Registered, Registry, load_registry
+from featot.precision import Mixed, find_precision
 from featot.problem import Adam, Problem, Stage
 from featot.recipe import Recipe
 from featot.runs import DEFAULT_LOSS
+from featot.terms import Term, start_from
+from featot.training_settings import TrainingSettings
 
 _SIDE = 256  # pixels of the images it learns from, where none are asked for
 _FINAL = 0.05  # of the rate at the start
 _CELL = 32  # pixels: sides are multiples of it, so that the noise of every scale fits
 _WARM = 20  # first steps, over which the average of the weights is still short
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingSettings:
-    """Everything that decides a training: equal settings give equal models on one machine, without ``minutes``.
-
-    ``size``: of the images that it learns from, in pixels (None: the exemplar's, at most 256). ``steps``: of the
-    optimiser; ``minutes``: the time after which it ends even so, the rate falling accordingly. ``rate``: Adam's, at
-    the start; it falls to a twentieth by half a cosine. ``average``: the share that the mean of the weights, which is
-    the model, keeps at each step. The others: see `featot.runs.SynthesisSettings`.
-    """
-
-    size: Size | None = None
-    features: str = "pyramid"
-    param: str = "texnet_lite"
-    loss: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    steps: int = 2000
-    minutes: float | None = None
-    rate: float = 0.01
-    average: float = 0.98
-    max_points: int = 8192
-    augment: tuple[str, ...] = ()
-    seed: int = 0
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("max_points", 1), ("seed", 0)):
-            if not least <= getattr(self, name) < 2**63:
-                raise UsageError(f"expected {name} of at least {least}, got {getattr(self, name)}")
-        if self.minutes is not None and not 0 < self.minutes < math.inf:
-            raise UsageError(f"expected minutes above 0, got {self.minutes:g}")
-        if not 0 < self.rate < math.inf:
-            raise UsageError(f"expected a rate above 0, got {self.rate:g}")
-        if not 0 <= self.average < 1:
-            raise UsageError(f"expected an average of at least 0 and below 1, got {self.average:g}")
-        check_augment(self.augment)
 
 
 def _training_size(pictures: Pictures) -> Size:
@@ -105,7 +73,7 @@ class Training:
             loss=settings.loss,
             default_loss=DEFAULT_LOSS["adam"],
             options=settings.options,
-            presets={},
+            presets=PRESETS if settings.conditional else {},
             objects={},
         )
         param = self.recipe.parametrization()
@@ -120,15 +88,32 @@ class Training:
         self.seconds = 0.0
         self.losses: list[float] = []
         self._random = torch.Generator().manual_seed(settings.seed)
-        images, masks = pictures.varied(settings.augment)
-        images = [image.to(self.device) for image in images]
-        self.exemplar = images[0]
-        self.generator.initialize(self.exemplar, self.size, self._random)
-        terms = self.recipe.terms(images, masks=masks)
-        self._problem = Problem(self.generator, terms, settings.max_points, self._random)
+        self._conditions, terms = self._terms(pictures)
+        self.exemplar = terms[0].exemplars[0]
+        start = self.exemplar if self._conditions is None else start_from(terms, 0)
+        self.generator.initialize(start, self.size, self._random)
+        made: Parametrization = self.generator
+        if find_precision(settings.precision, self.device) == torch.bfloat16:
+            made = Mixed(self.generator, self.device)
+        self._problem = Problem(made, terms, settings.max_points, self._random)
         self._problem.enter(Stage(scale=0, size=self.size, num_steps=settings.steps, rate=(settings.rate,) * 2))
         self._update = Adam(self.generator, self._problem)
         self._mean = [theta.detach().clone() for theta in self.generator.parameters()]
+
+    def _terms(self, pictures: Pictures) -> tuple[Conditions | None, Sequence[Term]]:
+        """What is compared: with the exemplars pooled, or with each on its own."""
+        if not self.settings.conditional:
+            images, masks = pictures.varied(self.settings.augment)
+            return None, self.recipe.terms([image.to(self.device) for image in images], masks=masks)
+        count = len(pictures.exemplars)
+        if not self.generator.conditionable:
+            raise UsageError(f"parametrization {self.settings.param!r} cannot be conditioned on several exemplars")
+        if count < 2:
+            raise UsageError(f"expected at least two exemplars for a conditional training, got {count}")
+        self.generator.conditions = count
+        exemplars = [turns(image.to(self.device), self.settings.augment) for image in pictures.exemplars]
+        conditions = Conditions(self.recipe, exemplars)
+        return conditions, conditions.terms
 
     @property
     def fraction(self) -> float:
@@ -166,7 +151,14 @@ class Training:
     def _step(self) -> None:
         self._problem.move(0)
         falling = (1 + math.cos(math.pi * self.fraction)) / 2
-        loss = self._update(self.settings.rate * (_FINAL + (1 - _FINAL) * falling))
+        rate = self.settings.rate * (_FINAL + (1 - _FINAL) * falling)
+        if self._conditions is None:
+            loss = self._update(rate)
+        else:
+            self.generator.shares = self._conditions.draw(self._random)
+            with self._conditions.weighing(self._problem, self.generator.shares):
+                loss = self._update(rate)
+            self.generator.shares = None
         if not math.isfinite(loss):
             raise FeatotError(f"the loss became {loss} at step {self.steps}; try a smaller rate")
         self.steps += 1
@@ -177,23 +169,40 @@ class Training:
                 mean.lerp_(theta, 1 - keep)
 
     def image(self) -> Tensor:
-        """What the mean of the weights makes of one fixed noise, ``(1, c, h, w)`` in [0, 1], on the CPU."""
+        """What the mean of the weights makes of one fixed noise, ``(1, c, h, w)`` in [0, 1], on the CPU.
+
+        Of a conditional training it is like the first exemplar.
+        """
         with apart(), self._mean_weights(), torch.no_grad():
-            made = self.generator(self.size, torch.Generator().manual_seed(self.settings.seed + 1))
-        return made[:1].clamp(0, 1).cpu()
+            return self._made(1, self._alone()[0]).clamp(0, 1).cpu()
 
     def diversity(self) -> float:
         """How much two images differ: 1 as two that know nothing of one another do, 0 if they are the same.
 
         The mean squared difference of two seeds' images over twice the variance of their pixels. A generator that
-        ignores its noise, and so makes one image only, is no generator.
+        ignores its noise, and so makes one image only, is no generator. Of a conditional training, the least of those
+        that are like one exemplar.
         """
+        found = []
         with apart(), self._mean_weights(), torch.no_grad():
-            seeds = (self.settings.seed + 1, self.settings.seed + 2)
-            made = [self.generator(self.size, torch.Generator().manual_seed(seed))[:1] for seed in seeds]
-        first, second = (image.double() for image in made)
-        variance = torch.cat([first, second]).var(dim=(0, 2, 3), correction=0).sum()
-        return float((first - second).square().mean((0, 2, 3)).sum() / (2 * variance).clamp(min=1e-12))
+            for shares in self._alone():
+                first, second = (self._made(number, shares).double() for number in (1, 2))
+                variance = torch.cat([first, second]).var(dim=(0, 2, 3), correction=0).sum()
+                apart_by = (first - second).square().mean((0, 2, 3)).sum()
+                found.append(float(apart_by / (2 * variance).clamp(min=1e-12)))
+        return min(found)
+
+    def _alone(self) -> list[Tensor | None]:
+        """The shares of each exemplar without the others; None alone if the training is not conditional."""
+        count = self.generator.conditions
+        return list(torch.eye(count)) if count else [None]
+
+    def _made(self, number: int, shares: Tensor | None) -> Tensor:
+        """The image of a noise with this number, for these shares."""
+        self.generator.shares = shares
+        made = self.generator(self.size, torch.Generator().manual_seed(self.settings.seed + number))[:1]
+        self.generator.shares = None
+        return made
 
     def save(self, path: AnyPath) -> dict[str, Any]:
         """Writes the mean of the weights, calibrated, as a model for `featot.load_model`; returns its record."""

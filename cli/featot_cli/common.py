@@ -198,6 +198,14 @@ def parsed_changes(changes: dict[str, Any]) -> dict[str, Any]:
     return changes
 
 
+def parsed_weights(text: str) -> list[float]:
+    """The numbers in ".3,.7"."""
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise UsageError(f"bad weights {text!r}: expected numbers with commas between, as .3,.7") from None
+
+
 def check_outputs(
     files: list[Path], sidecars: list[Path], inputs: list[str], size: tuple[int, int] | None = None
 ) -> None:

@@ -19,6 +19,7 @@ from featot_cli.common import (
     json_option,
     loop_options,
     mixed_option,
+    parsed_weights,
     problem_options,
     quiet_option,
     report_option,
@@ -99,7 +100,7 @@ def mix(
         if num_steps is not None:
             results = mix_path(exemplars, num_steps, settings, **chosen)
         else:
-            amounts = None if shares is None else _numbers(shares)
+            amounts = None if shares is None else parsed_weights(shares)
             results = iter([blend(exemplars, amounts, settings, weight_map=weight_map, **chosen)])
         for result, file in zip(results, paths, strict=False):
             save_result(result, file, quiet=quiet, as_json=as_json)
@@ -110,10 +111,3 @@ def mix(
 
         write_animation(made, animation, seconds=_FRAME_SECONDS)
     end_interrupted(result, file)
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(number) for number in text.split(",")]
-    except ValueError:
-        raise UsageError(f"bad weights {text!r}: expected numbers with commas between, as .3,.7") from None

@@ -48,8 +48,12 @@ _SAMPLE_SECONDS, _CHECKPOINT_SECONDS = 30.0, 120.0
 @click.option("--rate", type=float, help="Adam's rate at the start.  [default: 0.01]")
 @click.option("--max-points", type=int, help="Thin levels with more points than this.  [default: 8192]")
 @augment_option
+@click.option("--conditional", is_flag=True, help="Learn each EXEMPLAR, and what lies between them, by weights.")
 @click.option("--seed", type=int, help="The same seed and steps give the same model.  [default: 0]")
 @click.option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.  [default: auto]")
+@click.option(
+    "--precision", metavar="NAME", help="Of the network: auto, float32 or bfloat16 (auto's on GPUs).  [default: auto]"
+)
 @click.option("--run", "folder", metavar="DIR", help="Where checkpoint, curve and samples go.  [default: runs/MODEL]")
 @click.option("--resume", metavar="DIR", help="Go on with the run in this folder, to its end.")
 @quiet_option
@@ -76,6 +80,7 @@ def train(
     \b
     featot train bricks.png --minutes 10 -o bricks.safetensors
     featot train bricks.png --features vgg --loss gram --param texnet --weights vgg19.pth
+    featot train rust.png moss.png --conditional --minutes 20 -o between.safetensors   # then sample --weights .3,.7
     featot train --resume runs/bricks
     featot sample bricks.safetensors --size 2048
     torchrun --nproc-per-node 2 -m featot_cli train bricks.png     # a batch shared by two processes
@@ -84,7 +89,7 @@ def train(
     from featot.parallel import joined, world
 
     options, out = split_options(mixed, out, weights)
-    changes = {name: value for name, value in given.items() if value not in (None, ())}
+    changes = {name: value for name, value in given.items() if value not in (None, (), False)}
     with joined():
         if resume is not None:
             if exemplars or options or out or folder or changes:
@@ -150,7 +155,8 @@ def _begun(
     """A new training, with its folder and its config.json."""
     from featot.exemplars import Sources
     from featot.files import write_text
-    from featot.training import Training, TrainingSettings
+    from featot.training import Training
+    from featot.training_settings import TrainingSettings
 
     settings = TrainingSettings(**parsed_changes(changes))
     training = Training(Sources(exemplars=exemplars), settings, lazy.registry)

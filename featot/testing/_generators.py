@@ -34,6 +34,7 @@ def _serialisation(param: Parametrization, channels: int) -> None:
     generator, frozen = _trained(param, channels)
     plane = _plane(frozen)
     again = type(generator)(generator.options)
+    again.conditions = generator.conditions
     again.load_state_dict({name: value.clone() for name, value in generator.state_dict().items()}, plane.device)
     loaded = _plane(again.freeze())
     require(torch.allclose(loaded, plane, atol=1e-5), "what state_dict gives, loaded, makes another image")
@@ -47,6 +48,8 @@ def _serialisation(param: Parametrization, channels: int) -> None:
 def _export(param: Parametrization, channels: int) -> None:
     _, frozen = _trained(param, channels)
     noise = [_inputs(frozen, NoiseField(3), scale, (2, 3)) for scale in range(len(frozen.margins()))]
+    if frozen.conditions:
+        noise.append(torch.full((frozen.conditions,), 1 / frozen.conditions))
     require(
         torch.allclose(frozen(*noise), _plane(frozen), atol=1e-4), "forward, given the noise, differs from render"
     )

@@ -15,10 +15,22 @@ from torch import Tensor, nn
 
 from featot.errors import UsageError
 from featot.interfaces import FrozenGenerator, Generator, Size
-from featot.parallel import BatchNorm2d, average, world
+from featot.parallel import average, world
 from featot.resample import halved_size
 from featot_plugins.options import TexnetLiteOptions, TexnetOptions
-from featot_plugins.texnet_layers import SLOPE, Block, Frozen, Network, Space, Torus, fold_after, fold_before
+from featot_plugins.texnet_film import Film, knots
+from featot_plugins.texnet_layers import (
+    SLOPE,
+    Block,
+    Frozen,
+    Network,
+    Space,
+    Torus,
+    fold_after,
+    fold_before,
+    normalised,
+    norms_of,
+)
 
 _DRAWS = 8  # images whose statistics `calibrate` averages
 _LITE_NOISE, _LITE_FINEST = 3, 8  # channels: of the noise at a scale, of what the last convolution sees
@@ -27,14 +39,16 @@ _LITE_NOISE, _LITE_FINEST = 3, 8  # channels: of the noise at a scale, of what t
 class Pyramid(Network):
     """At each scale a block of its noise joins what comes from below, normalised, and a block mixes them."""
 
-    def __init__(self, channels: int, options: TexnetOptions) -> None:
+    def __init__(self, channels: int, options: TexnetOptions, conditions: int = 0) -> None:
         scales, step = options.scales, options.step
         coarsest = [0] * (scales - 1) + [1]
-        super().__init__([channels] * scales, [2] * scales, [2 * (1 - last) for last in coarsest])
+        super().__init__([channels] * scales, [2] * scales, [2 * (1 - last) for last in coarsest], conditions)
         widths = [step * (scales - scale) for scale in range(scales)]
-        self.blocks = nn.ModuleList(Block([channels, step, step, step], [3, 3, 1]) for _ in widths)
-        self.norms = nn.ModuleList(BatchNorm2d(width) for width in widths[:-1])  # each channel on its own
-        self.joins = nn.ModuleList(Block([width] * 4, [3, 3, 1]) for width in widths[:-1])
+        norms = [norms_of(conditions, scale) for scale in range(scales)]
+        self.blocks = nn.ModuleList(Block([channels, step, step, step], [3, 3, 1], norm) for norm in norms)
+        met = list(zip(widths, norms, strict=True))[:-1]
+        self.norms = nn.ModuleList(norm(width) for width, norm in met)  # each channel on its own
+        self.joins = nn.ModuleList(Block([width] * 4, [3, 3, 1], norm) for width, norm in met)
         self.colors = nn.Conv2d(widths[0], channels, 1)
 
     def forward(self, noise: Sequence[Tensor], space: Space) -> Float[Tensor, "b c h w"]:
@@ -42,7 +56,7 @@ class Pyramid(Network):
         for scale in range(len(noise) - 2, -1, -1):
             own = self.blocks[scale](noise[scale], space)
             grown = space.crop(F.interpolate(x, scale_factor=2.0, mode="nearest"), scale)
-            x = self.joins[scale](self.norms[scale](torch.cat([own, grown], 1)), space)
+            x = self.joins[scale](normalised(self.norms[scale], torch.cat([own, grown], 1), space), space)
         return self.colors(x)  # type: ignore[no-any-return]
 
     def fold(self) -> None:
@@ -59,19 +73,22 @@ class Lite(Network):
     At full resolution there is but one 3×3 convolution, on few channels.
     """
 
-    def __init__(self, channels: int, options: TexnetLiteOptions) -> None:
+    def __init__(self, channels: int, options: TexnetLiteOptions, conditions: int = 0) -> None:
         scales, width = options.scales, options.width
         before, after = [0] * (scales - 1) + [2], [1] + [2] * (scales - 2) + [0]
-        super().__init__([_LITE_NOISE] * (scales - 1) + [width], before, after)
+        super().__init__([_LITE_NOISE] * (scales - 1) + [width], before, after, conditions)
+        norms = [norms_of(conditions, scale) for scale in range(scales)]
         widths = [_LITE_FINEST, width] + [2 * width] * (scales - 2)
         below = [*widths[2:], width]  # channels that come into the block of each scale, from 1 on
-        self.blocks = nn.ModuleList(Block([come, go, go], [3, 3]) for come, go in zip(below, widths[1:], strict=True))
+        self.blocks = nn.ModuleList(
+            Block([come, go, go], [3, 3], norm) for come, go, norm in zip(below, widths[1:], norms[1:], strict=True)
+        )
         self.strengths = nn.ModuleList(
             nn.Conv2d(_LITE_NOISE, met, 1, bias=False) for met in [_LITE_FINEST, *below[:-1]]
         )
         self.narrow = nn.Conv2d(width, _LITE_FINEST, 1)
-        self.norm: nn.Module = BatchNorm2d(_LITE_FINEST)
-        self.finest = Block([_LITE_FINEST, _LITE_FINEST], [3])
+        self.norm = norms[0](_LITE_FINEST)
+        self.finest = Block([_LITE_FINEST, _LITE_FINEST], [3], norms[0])
         self.colors = nn.Conv2d(_LITE_FINEST, channels, 1)
 
     def forward(self, noise: Sequence[Tensor], space: Space) -> Float[Tensor, "b c h w"]:
@@ -84,7 +101,8 @@ class Lite(Network):
             )
             if scale > 0:
                 x = self.blocks[scale - 1](x, space)
-        return self.colors(self.finest(F.leaky_relu_(self.norm(x), SLOPE), space))  # type: ignore[no-any-return]
+        x = F.leaky_relu_(normalised(self.norm, x, space), SLOPE)
+        return self.colors(self.finest(x, space))  # type: ignore[no-any-return]
 
     def fold(self) -> None:
         super().fold()
@@ -98,6 +116,7 @@ class _Texnet(Generator):
     """What the networks have in common: they learn on a torus, with fresh noise for every image."""
 
     boundary = "periodic"
+    conditionable = True
 
     def __init__(self, options: Any) -> None:
         super().__init__(options)
@@ -137,11 +156,24 @@ class _Texnet(Generator):
         (rank, processes), batch = world(), self.options.batch
         mine = slice(rank * batch, (rank + 1) * batch)  # of the batch that all processes make
         noise = [torch.rand(processes * batch, c, *cells, generator=generator)[mine].to(device) for c, cells in drawn]
-        image: Tensor = net(noise, Torus(size))
+        image: Tensor = net(noise, Torus(size, self._shares()))
         return image
 
     @torch.no_grad()
     def calibrate(self, size: Size, generator: torch.Generator) -> None:
+        if not self.conditions:
+            self._track(size, generator)
+            return
+        before, films = self.shares, [module for module in self._made().modules() if isinstance(module, Film)]
+        for knot, shares in enumerate(knots(self.conditions)):
+            self.shares = shares
+            self._track(size, generator)
+            for film in films:
+                film.keep(knot)
+        self.shares = before
+
+    def _track(self, size: Size, generator: torch.Generator) -> None:
+        """Takes the statistics of some images of the present shares."""
         norms = _norms(self._made())
         for norm in norms:
             norm.reset_running_stats()
@@ -174,13 +206,19 @@ class _Texnet(Generator):
         net = self._made()
         if any(norm.num_batches_tracked == 0 for norm in _norms(net)):
             raise UsageError("this generator has no statistics to sample with; call calibrate first")
-        net = copy.deepcopy(net).eval()
-        net.fold()
-        return Frozen(net)
+        return Frozen(copy.deepcopy(net).eval())
 
     @abstractmethod
     def _network(self, channels: int) -> Network:
         """A network of random weights for images of so many channels."""
+
+    def _shares(self) -> list[Tensor]:
+        """The present shares, for each scale of the network; nothing without conditions."""
+        if not self.conditions:
+            return []
+        net, alike = self._made(), torch.full((self.conditions,), 1 / self.conditions)
+        shares = alike if self.shares is None else self.shares
+        return [shares.to(net.colors.weight)[None, :, None, None]] * len(net.noise)
 
     def _settle(self, net: Network, device: torch.device) -> None:
         net.to(device).train()
@@ -204,14 +242,14 @@ class Texnet(_Texnet):
     """Ulyanov et al. 2016, as Houdard et al. 2021 (Alg. 2) use it: what learns in one go and then makes any size."""
 
     def _network(self, channels: int) -> Network:
-        return Pyramid(channels, self.options)
+        return Pyramid(channels, self.options, self.conditions)
 
 
 class TexnetLite(_Texnet):
     """A network of our own with fewer operations a pixel."""
 
     def _network(self, channels: int) -> Network:
-        return Lite(channels, self.options)
+        return Lite(channels, self.options, self.conditions)
 
 
 def _norms(net: nn.Module) -> list[nn.BatchNorm2d]:

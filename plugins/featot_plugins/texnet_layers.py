@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +16,20 @@ from featot.interfaces import FrozenGenerator, Size
 from featot.noise import NoiseField
 from featot.parallel import BatchNorm2d
 from featot.resample import halved_size
+from featot.shares import ShareMap
+from featot_plugins.texnet_film import Film
 
 Index = slice | Tensor
 SLOPE = 0.01  # of LeakyReLU below 0
 
 
 class Space(ABC):
-    """How a network meets the border of what it sees."""
+    """How a network meets the border of what it sees.
+
+    ``shares``: of a network with conditions, at each scale: for the whole, or for the largest window there.
+    """
+
+    shares: Sequence[Float[Tensor, "1 k _ _"]]
 
     @abstractmethod
     def pad(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
@@ -34,8 +43,8 @@ class Space(ABC):
 class Torus(Space):
     """The whole of a periodic image of this size."""
 
-    def __init__(self, size: Size) -> None:
-        self.size = size
+    def __init__(self, size: Size, shares: Sequence[Float[Tensor, "1 k _ _"]] = ()) -> None:
+        self.size, self.shares = size, shares
 
     def pad(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
         return F.pad(x, (1, 1, 1, 1), mode="circular")
@@ -48,8 +57,10 @@ class Torus(Space):
 class Plane(Space):
     """A window, with the margins that convolutions use up."""
 
-    def __init__(self, rows: Sequence[Index], columns: Sequence[Index]) -> None:
-        self.rows, self.columns = rows, columns
+    def __init__(
+        self, rows: Sequence[Index], columns: Sequence[Index], shares: Sequence[Float[Tensor, "1 k _ _"]] = ()
+    ) -> None:
+        self.rows, self.columns, self.shares = rows, columns, shares
 
     def pad(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
         return x
@@ -58,18 +69,29 @@ class Plane(Space):
         return x[:, :, self.rows[scale]][:, :, :, self.columns[scale]]
 
 
+def norms_of(conditions: int, scale: int) -> Callable[[int], nn.Module]:
+    """What makes the normalisation of so many channels at ``scale``."""
+    return partial(Film, conditions=conditions, scale=scale) if conditions else BatchNorm2d
+
+
+def normalised(norm: nn.Module, x: Float[Tensor, "b c h w"], space: Space) -> Float[Tensor, "b c h w"]:
+    """What the normalisation, with conditions or without, makes of x."""
+    made: Tensor = norm(x, space.shares[norm.scale]) if isinstance(norm, Film) else norm(x)
+    return made
+
+
 class Unit(nn.Module):
     """Convolution, BatchNorm, LeakyReLU. The normalisation takes the place of a bias."""
 
-    def __init__(self, before: int, after: int, side: int) -> None:
+    def __init__(self, before: int, after: int, side: int, norm: Callable[[int], nn.Module]) -> None:
         super().__init__()
         self.conv = nn.Conv2d(before, after, side, bias=False)
-        self.norm: nn.Module = BatchNorm2d(after)
+        self.norm = norm(after)
 
     def forward(self, x: Float[Tensor, "b c h w"], space: Space) -> Float[Tensor, "b c2 h2 w2"]:
         if self.conv.kernel_size[0] == 3:
             x = space.pad(x)
-        return F.leaky_relu_(self.norm(self.conv(x)), SLOPE)
+        return F.leaky_relu_(normalised(self.norm, self.conv(x), space), SLOPE)
 
     def fold(self) -> None:
         """Makes one convolution of convolution and normalisation, with the statistics as they are."""
@@ -105,9 +127,9 @@ def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 class Block(nn.Module):
     """So many units one after the other."""
 
-    def __init__(self, widths: Sequence[int], sides: Sequence[int]) -> None:
+    def __init__(self, widths: Sequence[int], sides: Sequence[int], norm: Callable[[int], nn.Module]) -> None:
         super().__init__()
-        self.units = nn.ModuleList(Unit(widths[i], widths[i + 1], side) for i, side in enumerate(sides))
+        self.units = nn.ModuleList(Unit(widths[i], widths[i + 1], side, norm) for i, side in enumerate(sides))
 
     def first(self) -> nn.Conv2d:
         """The convolution that sees what comes in."""
@@ -125,14 +147,16 @@ class Network(nn.Module, ABC):
     """From noise at every scale, finest first, to colours.
 
     ``noise``: channels at each scale; ``before``, ``after``: 3×3 convolutions that noise alone goes through at each
-    scale, and those that follow once it has met what comes from below.
+    scale, and those that follow once it has met what comes from below. ``conditions``: exemplars that it is for.
     """
 
     colors: nn.Conv2d
 
-    def __init__(self, noise: Sequence[int], before: Sequence[int], after: Sequence[int]) -> None:
+    def __init__(
+        self, noise: Sequence[int], before: Sequence[int], after: Sequence[int], conditions: int = 0
+    ) -> None:
         super().__init__()
-        self.noise, self.before, self.after = noise, before, after
+        self.noise, self.before, self.after, self.conditions = noise, before, after, conditions
 
     @abstractmethod
     def forward(self, noise: Sequence[Tensor], space: Space) -> Float[Tensor, "b c h w"]:
@@ -144,27 +168,51 @@ class Network(nn.Module, ABC):
             if isinstance(module, Unit):
                 module.fold()
 
+    def settle(self, shares: Float[Tensor, " k"]) -> None:
+        """Makes a network without conditions of one with them, for these shares."""
+        self.conditions = 0
+        for parent in list(self.modules()):
+            for name, child in list(parent.named_children()):
+                if isinstance(child, Film):
+                    setattr(parent, name, child.plain(shares))
+
 
 class Frozen(FrozenGenerator):
-    """A network whose normalisations are part of its convolutions."""
+    """A network whose normalisations are part of its convolutions; with conditions, only once it is `shared`."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, shares: ShareMap | None = None) -> None:
         super().__init__()
+        if not network.conditions:
+            network.fold()
         # Channels last: the 3×3 convolutions of few channels are up to twice as fast on CPUs.
         self.network = network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
         self.channels = network.colors.out_channels
         self.stride = 2 ** (len(network.noise) - 1)
+        self.conditions, self.shares = network.conditions, shares
+
+    @torch.no_grad()
+    def shared(self, shares: Float[Tensor, " k"] | ShareMap) -> FrozenGenerator:
+        if not self.conditions:
+            return super().shared(shares)
+        network = copy.deepcopy(self.network)
+        if isinstance(shares, ShareMap):
+            return Frozen(network, shares)
+        network.settle(shares.to(network.colors.weight))
+        return Frozen(network)
 
     @torch.no_grad()
     def render(self, noise: NoiseField, rows: range, columns: range) -> Float[Tensor, "1 c h w"]:
         needed_rows, row_index = self._reach(noise, 0, rows)
         needed_columns, column_index = self._reach(noise, 1, columns)
-        windows = zip(self.network.noise, needed_rows, needed_columns, strict=True)
+        windows = list(zip(self.network.noise, needed_rows, needed_columns, strict=True))
         made = [
             noise.uniform(scale, *window).contiguous(memory_format=torch.channels_last)
             for scale, window in enumerate(windows)
         ]
-        image: Tensor = self.network(made, Plane(row_index, column_index))
+        shares = self._alike()
+        if self.shares is not None:
+            shares = [self.shares.at(noise, scale, *window) for scale, (_, *window) in enumerate(windows)]
+        image: Tensor = self.network(made, Plane(row_index, column_index, shares))
         return image
 
     def margins(self) -> list[tuple[int, int]]:
@@ -175,8 +223,19 @@ class Frozen(FrozenGenerator):
         _, index = self._reach(NoiseField(0), 0, range(self.stride))
         # The margins are the same at both ends.
         same = [slice(part.start, -part.start or None) for part in index if isinstance(part, slice)]
-        image: Tensor = self.network(noise, Plane(same, same))
+        shares = self._alike()
+        if self.conditions:
+            noise, given = noise[:-1], noise[-1]
+            shares = [given[None, :, None, None]] * len(noise)
+        image: Tensor = self.network(noise, Plane(same, same, shares))
         return image
+
+    def _alike(self) -> list[Tensor]:
+        """As much of each exemplar at every scale; nothing without conditions."""
+        if not self.conditions:
+            return []
+        weight = self.network.colors.weight
+        return [weight.new_full((1, self.conditions, 1, 1), 1 / self.conditions)] * len(self.network.noise)
 
     def _reach(self, noise: NoiseField, axis: int, cells: range) -> tuple[list[range], list[Index]]:
         """The noise that pixels depend on, at each scale, and where its cells lie in the next one enlarged."""

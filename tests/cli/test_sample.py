@@ -18,9 +18,10 @@ from PIL import Image
 from featot.models import load_model, save_model
 from featot.noise import NoiseField
 from featot.plugins import load_registry
-from featot.render import render
+from featot.render import render, sample
 from featot.strips import write_strips
 from featot_cli.main import main
+from featot_plugins.texnet_film import Film
 
 COMMAND = [sys.executable, "-m", "featot_cli"]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "150"}
@@ -242,6 +243,117 @@ def test_onnx_makes_the_same_image(run, models, tmp_path, name):
     (image,) = session.run(["image"], inputs)
     found = torch.from_numpy(image)
     torch.testing.assert_close(found, render(frozen, noise, range(h), range(w)), rtol=0, atol=1e-4)
+
+
+@pytest.fixture
+def between(tmp_path):
+    """A model of two exemplars, with random weights and a colour of its own for each."""
+    plugin = load_registry().get("param", "texnet_lite")
+    generator = plugin.create(plugin.build_options({"width": 4, "scales": 3}))
+    generator.conditions = 2
+    generator.initialize(torch.rand(1, 3, 32, 32), (32, 32), torch.Generator().manual_seed(0))
+    drawn = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for film in (module for module in generator.net.modules() if isinstance(module, Film)):
+            film.bias.normal_(generator=drawn)
+    generator.calibrate((32, 32), torch.Generator().manual_seed(0))
+    record = {"exemplar": {"path": "/a/rust.png", "sha256": "x"}, "more_exemplars": [{"path": "moss.jpg"}]}
+    save_model(tmp_path / "two.safetensors", generator, plugin, record)
+    return generator
+
+
+def _pixels(image):
+    return (image[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+
+
+def _shared(generator, *shares, seed=0, size=(40, 56)):
+    return torch.cat(list(sample(generator.freeze().shared(torch.tensor(shares)), size, seed=seed)), 2)
+
+
+def test_weights(run, between, tmp_path):
+    two = tmp_path / "two.safetensors"
+    assert load_model(two).header["conditions"] == ["rust", "moss"]
+    code, out, err = run("sample", two, "--size", "40x56", "--weights", "1,3", "--seed", 5, "--count", 2)
+    assert (code, err) == (0, "")
+    assert out.startswith("two_seed5.png  40x56, seed 5, weights 0.25,0.75, ")
+    for seed in (5, 6):
+        expected = _pixels(_shared(between, 0.25, 0.75, seed=seed))
+        assert (np.asarray(Image.open(f"two_seed{seed}.png")) == expected).all()
+    code, out, _ = run("sample", two, "--size", "40x56", "--json")
+    assert (code, json.loads(out)["weights"]) == (0, [0.5, 0.5])
+
+
+def test_a_path_of_weights(run, between, tmp_path):
+    assert run("sample", tmp_path / "two.safetensors", "--size", "40x56", "--path", 3, "-o", "p.png", "-q")[0] == 0
+    assert sorted(os.listdir(tmp_path)) == ["p_0.png", "p_1.png", "p_2.png", "two.safetensors"]
+    for step, shares in enumerate([(1.0, 0.0), (0.5, 0.5), (0.0, 1.0)]):
+        assert (np.asarray(Image.open(f"p_{step}.png")) == _pixels(_shared(between, *shares))).all()
+
+
+def test_a_map_of_weights(run, between, tmp_path):
+    """Far from the step of the map the image is that of one exemplar."""
+    Image.fromarray(np.uint8([[0, 0, 255, 255]]).repeat(2, 0)).save("map.png")
+    arguments = ("--weight-map", "map.png", "--size", "64x256", "--tile", "none", "-o", "m.png")
+    assert run("sample", tmp_path / "two.safetensors", *arguments)[0] == 0
+    found = np.asarray(Image.open("m.png")).astype(int)
+    frozen, noise = between.freeze(), NoiseField(0)
+    for shares, columns in (((1.0, 0.0), slice(0, 64)), ((0.0, 1.0), slice(192, 256))):
+        image = render(frozen.shared(torch.tensor(shares)), noise, range(64), range(256))
+        assert np.abs(found[:, columns] - _pixels(image)[:, columns]).max() <= 1
+    code, _, err = run("sample", tmp_path / "two.safetensors", "--weight-map", "map.png", "-o", "map.png")
+    assert (code, "it is the weight map; choose another name" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--weights", "1,2,3"), "a weight for each of the 2 exemplars, got 3"),
+        (("--weights", "1,x"), "bad weights '1,x': expected numbers"),
+        (("--weights", "0,0"), "weights of at least 0, one of them above"),
+        (("--weights", "-1,2"), "weights of at least 0, one of them above"),
+        (("--path", "1"), "a path of at least 2 steps, got 1"),
+        (("--path", "3", "--weights", "1,1"), "one of --path, --weights and --weight-map"),
+        (("--path", "3", "--count", "2"), "--count or --path, got both"),
+    ],
+)
+def test_weights_that_make_no_sense(run, between, tmp_path, arguments, message):
+    code, _, err = run("sample", tmp_path / "two.safetensors", *arguments)
+    assert (code, message in err) == (2, True), err
+    assert os.listdir(tmp_path) == ["two.safetensors"]
+
+
+@pytest.mark.parametrize("arguments", [("--weights", ".3,.7"), ("--path", "3"), ("--weight-map", "map.png")])
+def test_weights_for_a_model_of_one_texture(run, arguments):
+    code, _, err = run("sample", "moss.safetensors", *arguments)
+    assert code == 2
+    assert "moss.safetensors has learnt one texture; weights are for one of featot train A B --conditional" in err
+
+
+@pytest.mark.parametrize("size", [(40, 56), (530, 70)])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_show_tiled_repeats_the_image(run, size, suffix):
+    text = f"{size[0]}x{size[1]}"
+    assert run("sample", "moss.safetensors", "-o", f"o.{suffix}", "--size", text, "--show-tiled")[0] == 0
+    whole, tiled = (np.asarray(Image.open(f"{name}.{suffix}")) for name in ("o", "o_tiled"))
+    assert (tiled == np.tile(whole, (2, 2, 1))).all()
+
+
+def test_onnx_takes_the_weights(run, between, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    code, out, err = run("export", tmp_path / "two.safetensors", "--onnx", "m.onnx")
+    assert (code, err) == (0, "")
+    assert out.endswith(", weights: 2\n")
+    session = onnxruntime.InferenceSession("m.onnx", providers=["CPUExecutionProvider"])
+    frozen, noise, (h, w) = between.freeze(), NoiseField(3), (56, 40)
+    inputs = {
+        f"noise{s}": noise.uniform(s, c, range(-m, h // 2**s + m), range(-m, w // 2**s + m)).numpy()
+        for s, (c, m) in enumerate(frozen.margins())
+    }
+    for shares in ([1.0, 0.0], [0.3, 0.7]):
+        (image,) = session.run(["image"], {**inputs, "weights": np.float32(shares)})
+        expected = render(frozen.shared(torch.tensor(shares)), noise, range(h), range(w))
+        torch.testing.assert_close(torch.from_numpy(image), expected, rtol=0, atol=1e-4)
 
 
 def test_export_names_its_extra(run, tmp_path, monkeypatch):
