@@ -67,7 +67,9 @@ def test_the_file_says_of_what(model):
 def test_damaged_conditions(model, tmp_path, conditions):
     with safe_open(str(model), framework="pt") as opened:
         header = json.loads(opened.metadata()["featot"])
-    save_file(load_file(model), tmp_path / "m.safetensors", {"featot": json.dumps({**header, "conditions": conditions})})
+    save_file(
+        load_file(model), tmp_path / "m.safetensors", {"featot": json.dumps({**header, "conditions": conditions})}
+    )
     with pytest.raises(UsageError, match="damaged at 'conditions'"):
         load_model(tmp_path / "m.safetensors")
 
@@ -140,5 +142,7 @@ def test_bfloat16_learns_nearly_the_same(tmp_path):
     first, second = (torch.tensor(losses) for losses in (exact, rounded))
     assert ((first - second).abs() < 0.05 * first.max()).all()
     runs[1].save(tmp_path / "m.safetensors")
-    assert all(tensor.dtype in (torch.float32, torch.int64) for tensor in load_file(tmp_path / "m.safetensors").values())
+    assert all(
+        tensor.dtype in (torch.float32, torch.int64) for tensor in load_file(tmp_path / "m.safetensors").values()
+    )
     assert all(theta.dtype == torch.float32 for theta in runs[1].generator.parameters())

@@ -89,7 +89,7 @@ def train(
     from featot.parallel import joined, world
 
     options, out = split_options(mixed, out, weights)
-    changes = {name: value for name, value in given.items() if value not in (None, (), False)}
+    changes = {name: value for name, value in given.items() if value not in (None, ()) and value is not False}
     with joined():
         if resume is not None:
             if exemplars or options or out or folder or changes:
@@ -146,7 +146,9 @@ def _tell(record: dict[str, Any], model: Path, place: Path, *, quiet: bool, as_j
     elif not quiet:
         what = f"{record['steps']} steps, loss {record['loss']:.4g}, diversity {record['diversity']:.2f}"
         seconds = f"{record['seconds']:.0f} s"
-        click.echo(f"{model}  {what}, {seconds}; run in {place}; try: featot sample {model} --size 1024")
+        shares = ",".join(str(n) for n in range(1, 2 + len(record["more_exemplars"])))
+        how = f"--weights {shares}" if record["settings"]["conditional"] else "--size 1024"
+        click.echo(f"{model}  {what}, {seconds}; run in {place}; try: featot sample {model} {how}")
 
 
 def _begun(

@@ -176,8 +176,8 @@ class _Texnet(Generator):
         """Takes the statistics of some images of the present shares."""
         norms = _norms(self._made())
         for norm in norms:
-            norm.reset_running_stats()
             norm.track_running_stats = True
+            norm.reset_running_stats()  # which does nothing to a norm that tracks none
         for _ in range(_DRAWS):
             self(size, generator)
         for norm in norms:

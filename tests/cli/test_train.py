@@ -109,6 +109,8 @@ def test_killed_and_resumed_it_ends_as_an_unbroken_run(folder, number):
         (["a.png", "--param", "image"], "cannot be trained; expected one such as 'texnet'"),
         (["a.png", "--resume", "runs/a"], "it takes no exemplar and no settings"),
         (["--resume", "runs/nothing"], "there is no folder runs/nothing"),
+        (["a.png", "--conditional"], "at least two exemplars for a conditional training, got 1"),
+        (["a.png", "--precision", "float23"], "unknown precision 'float23'; did you mean 'float32'"),
     ],
 )
 def test_refused_in_one_line(run, folder, arguments, message):
@@ -117,6 +119,21 @@ def test_refused_in_one_line(run, folder, arguments, message):
     assert message in err
     assert err.count("\n") == 1
     assert not (folder / "runs").exists()
+
+
+def test_conditional(run, folder):
+    """From two exemplars to an image between them, by way of a run that is left and gone on with."""
+    Image.fromarray(np.full((32, 32, 3), 128, dtype=np.uint8)).save("b.png")
+    run("a.png", "b.png", "--conditional", "--steps", "4", *QUICK)
+    model = load_file("a.safetensors")
+    (folder / "a.safetensors").unlink()
+    code, out, err = run("--resume", "runs/a")
+    assert (code, err) == (0, "")
+    assert out.endswith("a.safetensors --weights 1,2\n")
+    assert all(torch.equal(tensor, model[name]) for name, tensor in load_file("a.safetensors").items())
+    with pytest.raises(SystemExit) as end:
+        main(["sample", "a.safetensors", "--size", "40", "--weights", "0,1"])
+    assert end.value.code == 0
 
 
 def test_a_run_is_not_overwritten(run):

@@ -113,6 +113,19 @@ def test_calibrated_statistics_give_what_was_learnt(make):
     torch.testing.assert_close(frozen.std((2, 3)), learnt.std((2, 3)), rtol=0.1, atol=0)
 
 
+def test_statistics_are_those_of_the_last_calibration(make):
+    """Nothing is left of one with other weights."""
+    twice, once = _started(make()), _started(make())
+    twice.calibrate((32, 32), torch.Generator())
+    for generator in (twice, once):
+        with torch.no_grad():
+            for weight in generator.parameters():
+                weight.mul_(1.5)
+        generator.calibrate((32, 32), torch.Generator().manual_seed(1))
+    found, expected = twice.state_dict(), once.state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 def test_a_step_of_the_loop_learns():
     """Colours alone: the network follows an exemplar that it did not start with."""
     red = torch.tensor([0.9, 0.1, 0.2])[:, None, None].expand(1, 3, 32, 32).contiguous()

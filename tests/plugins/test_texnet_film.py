@@ -93,7 +93,9 @@ def test_statistics_are_those_of_the_knots(generator):
             norm = film.plain(shares)
             expected = (shares @ film.weight) * (-film.logs[knot] / 2).exp()
             torch.testing.assert_close(norm.weight, expected, rtol=1e-4, atol=1e-5)
-            torch.testing.assert_close(norm.bias, shares @ film.bias - expected * film.means[knot], rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(
+                norm.bias, shares @ film.bias - expected * film.means[knot], rtol=1e-4, atol=1e-4
+            )
 
 
 def test_one_texture_takes_no_shares():
