@@ -26,7 +26,8 @@ def write_text(path: AnyPath, text: str) -> None:
 def atomic_write(path: AnyPath) -> Iterator[BinaryIO]:
     """A binary file that takes the place of ``path`` at the end of the block, or never if the block fails.
 
-    Links are followed; an existing file keeps its mode, a new one gets the usual mode.
+    A link is refused: what it points to might be lost unseen. An existing file keeps its mode, a new one gets the
+    usual mode.
     Raises `UsageError` where ``path`` cannot be a file, `FeatotError` where writing fails (a full disk).
     """
     target, mode = _destination(path)
@@ -46,7 +47,7 @@ def atomic_write(path: AnyPath) -> Iterator[BinaryIO]:
 def check_writable(path: AnyPath) -> None:
     """Tries, before a long run, whether ``path`` could be written; whatever is there stays as it is.
 
-    Raises `UsageError` for a missing or unwritable directory, a protected file, a directory, a device.
+    Raises `UsageError` for a missing or unwritable directory, a protected file, a directory, a link, a device.
     """
     target, _ = _destination(path)
     try:
@@ -58,7 +59,10 @@ def check_writable(path: AnyPath) -> None:
 
 
 def _destination(path: AnyPath) -> tuple[Path, int | None]:
-    """Where writing ``path`` really writes, links followed, and the mode of the file there now, if any."""
+    """Where writing ``path`` really writes, and the mode of the file there now, if any."""
+    if os.path.islink(path):
+        there = os.path.realpath(path)
+        raise UsageError(f"cannot write {path}: it is a symbolic link to {there}; expected a file or a new name")
     target = Path(os.path.realpath(path))
     try:
         mode = os.lstat(target).st_mode
