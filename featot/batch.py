@@ -23,10 +23,11 @@ import torch
 from featot.errors import FeatotError, UsageError
 from featot.exemplars import Pictures, Sources
 from featot.files import check_writable, what_is_missing
-from featot.images import check_image_suffix
+from featot.images import check_image_suffix, write_image
 from featot.plugins import Registry
 from featot.provenance import is_record
 from featot.recipe import Recipe
+from featot.report import Recorder, check_report, write_report
 from featot.runs import DEFAULT_LOSS, SynthesisSettings
 from featot.schedule import find_quality
 from featot.tasks import synthesize_each
@@ -39,13 +40,16 @@ _INPUTS = ("exemplar", "mask", "guide", "exemplar_guide")  # in a record
 class Item:
     """One synthesis of a batch: from one exemplar, a file, to the image ``out``, with its record beside it.
 
-    ``label``: how errors name it, such as "row 3 of list.csv".
+    ``label``: how errors name it, such as "row 3 of list.csv". ``show_tiled``: also write the image 2×2.
+    ``report``: the command that a page about it names (see `featot.report`); None writes no page.
     """
 
     sources: Sources
     settings: SynthesisSettings
     out: Path
     label: str
+    show_tiled: bool = False
+    report: str | None = None
 
     @property
     def name(self) -> str:
@@ -56,6 +60,21 @@ class Item:
     def sidecar(self) -> Path:
         """Where the record goes."""
         return self.out.with_suffix(".json")
+
+    @property
+    def tiled(self) -> Path | None:
+        """Where the image goes 2×2, if it does."""
+        return self.out.with_stem(f"{self.out.stem}_tiled") if self.show_tiled else None
+
+    @property
+    def page(self) -> Path | None:
+        """Where the report goes, if there is one."""
+        return self.out.with_suffix(".html") if self.report is not None else None
+
+    @property
+    def outputs(self) -> list[Path]:
+        """Every file that is written."""
+        return [file for file in (self.out, self.sidecar, self.tiled, self.page) if file is not None]
 
     @property
     def inputs(self) -> list[str]:
@@ -94,7 +113,7 @@ def check_items(items: Sequence[Item], registry: Registry) -> None:
     for item in items:
         try:
             check_image_suffix(item.out, item.settings.size)
-            for output in (item.out, item.sidecar):
+            for output in item.outputs:
                 writer = writers.setdefault(os.path.realpath(output), item)
                 if writer is not item:
                     why = f"it would write {output}, as {writer.label} does"
@@ -104,9 +123,26 @@ def check_items(items: Sequence[Item], registry: Registry) -> None:
                     raise UsageError(f"cannot write {output}: it is an input; expected another folder or name")
             if item.sidecar.exists() and not is_record(item.sidecar):
                 raise UsageError(f"cannot write {item.sidecar}: a file of another kind is there")
+            if item.page is not None:
+                check_report(item.page)
             _check_recipe(item.settings, registry)
         except UsageError as error:
             raise UsageError(f"{item.label}: {error}") from None
+
+
+def with_seeds(items: Sequence[Item], count: int) -> list[Item]:
+    """Each item with its seed and those that follow, ``count`` in all, as out_seedN; raises `featot.UsageError`."""
+    if count < 1:
+        raise UsageError(f"expected --count of at least 1, got {count}")
+    return [
+        dataclasses.replace(
+            item,
+            settings=dataclasses.replace(item.settings, seed=seed),
+            out=item.out.with_stem(f"{item.out.stem}_seed{seed}"),
+        )
+        for item in items
+        for seed in range(item.settings.seed, item.settings.seed + count)
+    ]
 
 
 def run_items(items: Sequence[Item], jobs: int = 1) -> Generator[Outcome, None, None]:
@@ -161,18 +197,25 @@ def _skip_or_save(item: Item) -> dict[str, Any]:
     asked = json.loads(json.dumps(dataclasses.asdict(item.settings), default=str))
     if _is_made(item, asked, pictures):
         return {"status": "skipped"}
-    (result,) = synthesize_each(pictures, item.settings)
+    recorder = Recorder()
+    (result,) = synthesize_each(pictures, item.settings, callback=None if item.page is None else recorder)
     if result.interrupted:
         raise KeyboardInterrupt
     result.record["asked"] = asked
     item.sidecar.unlink(missing_ok=True)  # it must never be seen beside an image that it does not describe
     result.save(item.out)
+    if item.tiled is not None:
+        write_image(result.image.repeat(1, 1, 2, 2), item.tiled, result.format)
+    if item.page is not None:
+        write_report(
+            item.page, result=result, exemplar=pictures.exemplars, recorder=recorder, command=str(item.report)
+        )
     return {"status": "made", "loss": result.record["loss"]}
 
 
 def _is_made(item: Item, asked: Mapping[str, Any], pictures: Pictures) -> bool:
-    """Whether the output is there, by its record from the same pixels and settings."""
-    if not (item.out.exists() and is_record(item.sidecar)):
+    """Whether all outputs are there, by the record from the same pixels and settings."""
+    if not (all(file.exists() for file in item.outputs) and is_record(item.sidecar)):
         return False
     record = json.loads(item.sidecar.read_text("utf-8"))
     same = all(_hash(record.get(key)) == _hash(pictures.record[key]) for key in _INPUTS)

@@ -284,7 +284,7 @@ def test_a_failure_leaves_the_others_alone(here):
 
 
 def test_a_bug_is_a_failure_too(here, monkeypatch):
-    def broken(pictures, settings):
+    def broken(pictures, settings, callback):
         raise ZeroDivisionError("oops\nagain")
 
     monkeypatch.setattr("featot.batch.synthesize_each", broken)
@@ -310,7 +310,9 @@ def test_an_interrupted_item_leaves_what_was_there(here, monkeypatch):
     def interrupt(state):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("featot.batch.synthesize_each", lambda *given: synthesize_each(*given, callback=interrupt))
+    monkeypatch.setattr(
+        "featot.batch.synthesize_each", lambda *given, callback: synthesize_each(*given, callback=interrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
         next(run_items(items_of("in/*.png", settings=dataclasses.replace(QUICK, seed=1))))
     assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == kept

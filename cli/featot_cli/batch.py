@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +19,9 @@ from featot_cli.common import (
     mixed_option,
     problem_options,
     quiet_option,
+    report_option,
     settings_and_output,
+    typed_command,
     weights_option,
 )
 from featot_cli.main import LazyRegistry, pass_registry
@@ -40,11 +43,14 @@ if TYPE_CHECKING:
     "--jobs", type=int, default=1, show_default=True, help="So many at a time, in processes that share the cores."
 )
 @image_options
+@click.option("--show-tiled", is_flag=True, help="Also write OUT_tiled.png, each result repeated 2×2.")
+@click.option("--count", type=int, help="Make so many images of each, with the seeds that follow; OUT gets _seedN.")
 @augment_option
 @click.option("--alpha", metavar="WHAT", help="Transparency of exemplars: white, ignore or keep.  [default: white]")
 @problem_options
 @weights_option
 @loop_options
+@report_option
 @quiet_option
 @pass_registry
 def batch(
@@ -55,8 +61,11 @@ def batch(
     out: str | None,
     manifest: str | None,
     jobs: int,
+    show_tiled: bool,
+    count: int | None,
     alpha: Any,
     weights: str | None,
+    report: bool,
     quiet: bool,
     **given: Any,
 ) -> None:
@@ -73,7 +82,7 @@ def batch(
     featot batch --manifest list.csv --out out/ --quality high
     """
     # Imported here, with torch: --help does not wait for it.
-    from featot.batch import check_items, run_items
+    from featot.batch import check_items, run_items, with_seeds
     from featot.manifest import find_items, read_manifest
 
     settings, out = settings_and_output(given, mixed, out, weights)
@@ -87,6 +96,10 @@ def batch(
         items = find_items(patterns, folder, settings, alpha=alpha)
     else:
         items = read_manifest(manifest, folder, settings, alpha=alpha)
+    command = typed_command() if report else None
+    items = [dataclasses.replace(item, show_tiled=show_tiled, report=command) for item in items]
+    if count is not None:
+        items = with_seeds(items, count)
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:

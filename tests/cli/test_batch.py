@@ -72,6 +72,27 @@ def test_a_manifest_has_settings_of_its_own(run):
     assert Image.open("out/two.jpg").size == (24, 24)
 
 
+def test_several_seeds_with_tilings_and_pages(run):
+    """What is missing of an item's files makes it anew."""
+    arguments = ("in/a.png", "--out", "out", *QUICK, "--seed", "3", "--count", "2", "--show-tiled", "--report")
+    code, out, err = run(*arguments)
+    assert (code, "2 made" in out) == (0, True), err
+    names = [f"a_seed{n}{end}" for n in (3, 4) for end in (".html", ".json", ".png", "_tiled.png")]
+    assert sorted(os.listdir("out")) == sorted(names)
+    for seed in (3, 4):
+        image, tiled = (np.asarray(Image.open(f"out/a_seed{seed}{end}.png")) for end in ("", "_tiled"))
+        assert (np.tile(image, (2, 2, 1)) == tiled).all()
+        assert json.loads(Path(f"out/a_seed{seed}.json").read_text())["settings"]["seed"] == seed
+        page = Path(f"out/a_seed{seed}.html").read_text("utf-8")
+        assert "--show-tiled --report" in page
+        assert "polyline" in page or "<path" in page, "the curves"
+    Path("out/a_seed4.html").unlink()
+    assert "1 made, 1 skipped" in run(*arguments)[1]
+    Path("out/a_seed4.html").write_text("mine")
+    code, _, err = run(*arguments)
+    assert (code, "a file of another kind is there; expected a report" in err) == (2, True)
+
+
 def test_warnings_name_their_exemplar(run):
     Image.fromarray(np.full((32, 32, 4), 100, np.uint8)).save("in/a.png")
     code, _, err = run("in/a.png", "--out", "out", *QUICK)
@@ -93,6 +114,7 @@ def test_warnings_name_their_exemplar(run):
         (["in/a.png", "--out", "in/b.png"], "cannot make the folder in/b.png"),
         (["in/a.png", "--out", "in"], "in/a.png: cannot write in/a.png: it is an input"),
         (["in/a.png", "--out", "out", "--jobs", "0"], "expected at least 1 job, got 0"),
+        (["in/a.png", "--out", "out", "--count", "0"], "expected --count of at least 1, got 0"),
         (["in/a.png", "--out", "out", "--quality", "hgih"], "unknown quality 'hgih'; did you mean 'high'?"),
         (["in/a.png", "--out", "out", "--loss", "slced"], "unknown loss plugin 'slced'; did you mean 'sliced'?"),
         (["--manifest", "l.csv", "--out", "out"], "row 2 of l.csv: there is no file 'x.png'"),
