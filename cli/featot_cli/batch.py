@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 @click.option("--count", type=int, help="Make so many images of each, with the seeds that follow; OUT gets _seedN.")
 @augment_option
 @click.option("--alpha", metavar="WHAT", help="Transparency of exemplars: white, ignore or keep.  [default: white]")
-@problem_options
+@problem_options("image")
 @weights_option
 @loop_options
 @report_option

@@ -44,7 +44,7 @@ class PluginCommand(click.Command):
         sections: dict[str, list[tuple[str, str]]] = {"Options": []}
         for parameter in self.get_params(ctx):
             row = parameter.get_help_record(ctx)
-            if row is not None:
+            if row is not None and isinstance(parameter, click.Option):  # the usage line names the arguments
                 sections.setdefault(getattr(parameter, _SECTION, "Options"), []).append(row)
         for title, rows in sections.items():
             with formatter.section(title):
@@ -99,22 +99,29 @@ image_options = _group(
     click.option("--tile", metavar="AXES", help="Where the result wraps round: both, x, y or none.  [default: both]"),
     seed_option,
 )
-problem_options = _group(
-    click.option(
-        "--features",
-        multiple=True,
-        metavar="NAME[:SHARE]",
-        help="What is matched; again for more, with a share of the pull: --features vgg:0.1.  [default: pyramid]",
-    ),
-    click.option("--param", metavar="NAME", help="What is optimised.  [default: image]"),
-    click.option(
-        "--loss",
-        multiple=True,
-        metavar="[FEATURES=]NAME",
-        help="How it is compared: a name, a weighted sum, or for one of the features vgg=gram.  [default: ot+sliced]",
-    ),
-    section=_MATCHED,
-)
+
+
+def problem_options(param: str) -> Callable[[Any], Any]:
+    """What is matched, of what, and how; ``param``: the default of the command."""
+    return _group(
+        click.option(
+            "--features",
+            multiple=True,
+            metavar="NAME[:SHARE]",
+            help="What is matched; again for more, with a share of the pull: --features vgg:0.1.  [default: pyramid]",
+        ),
+        click.option("--param", metavar="NAME", help=f"What is optimised.  [default: {param}]"),
+        click.option(
+            "--loss",
+            multiple=True,
+            metavar="[FEATURES=]NAME",
+            help="How it is compared: a name, a weighted sum, or for one of the features vgg=gram.  "
+            "[default: ot+sliced]",
+        ),
+        section=_MATCHED,
+    )
+
+
 weights_option = _group(
     click.option(
         "--weights", metavar="FILE", help="VGG's weights, .pth or .safetensors; the same as -o vgg.weights=FILE."

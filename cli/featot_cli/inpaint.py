@@ -37,7 +37,7 @@ from featot_cli.main import LazyRegistry, pass_registry
 @click.option("--grow", type=int, default=0, help="Fill so many pixels more around the hole, against fringes.")
 @quality_option
 @seed_option
-@problem_options
+@problem_options("image")
 @weights_option
 @loop_options
 @report_option

@@ -46,7 +46,7 @@ _FRAME_SECONDS = 0.7
 )
 @augment_option
 @image_options
-@problem_options
+@problem_options("image")
 @loop_options
 @report_option
 @quiet_option

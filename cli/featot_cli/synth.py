@@ -59,7 +59,7 @@ from featot_cli.stack import synth_stack
 )
 @click.option("--map-weight", multiple=True, metavar="NAME=X", help="How much a map of --stack counts.  [default: 1]")
 @click.option("--linear", multiple=True, metavar="NAME", help="Compare this map of --stack, which is sRGB, as light.")
-@problem_options
+@problem_options("image")
 @weights_option
 @loop_options
 @click.option("--from-json", metavar="FILE", help="Repeat the run that this sidecar records, bit for bit.")

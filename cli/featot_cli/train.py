@@ -20,6 +20,7 @@ from featot.errors import UsageError
 from featot_cli.common import (
     PluginCommand,
     augment_option,
+    json_option,
     mixed_option,
     parsed_changes,
     problem_options,
@@ -43,7 +44,7 @@ _SAMPLE_SECONDS, _CHECKPOINT_SECONDS = 30.0, 120.0
 @click.option("--steps", type=int, help="Steps of the optimiser.  [default: 2000]")
 @click.option("--minutes", type=float, help="End after this time, if the steps take longer.")
 @click.option("--size", metavar="HxW", help="Of the images it learns from.  [default: EXEMPLAR's, at most 256]")
-@problem_options
+@problem_options("texnet_lite")
 @weights_option
 @click.option("--rate", type=float, help="Adam's rate at the start.  [default: 0.01]")
 @click.option("--max-points", type=int, help="Thin levels with more points than this.  [default: 8192]")
@@ -57,7 +58,7 @@ _SAMPLE_SECONDS, _CHECKPOINT_SECONDS = 30.0, 120.0
 @click.option("--run", "folder", metavar="DIR", help="Where checkpoint, curve and samples go.  [default: runs/MODEL]")
 @click.option("--resume", metavar="DIR", help="Go on with the run in this folder, to its end.")
 @quiet_option
-@click.option("--json", "as_json", is_flag=True, help="Print the record of the training as JSON.")
+@json_option
 @pass_registry
 def train(
     lazy: LazyRegistry,

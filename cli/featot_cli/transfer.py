@@ -49,7 +49,7 @@ from featot_cli.main import LazyRegistry, pass_registry
 @augment_option
 @quality_option
 @seed_option
-@problem_options
+@problem_options("image")
 @weights_option
 @loop_options
 @report_option

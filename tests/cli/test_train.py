@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from featot.training_settings import TrainingSettings
 from featot_cli.main import main
 
 QUICK = ["--size", "32", "-o", "param.scales=3", "-o", "width=4", "-o", "targets=64"]
@@ -149,3 +150,11 @@ def test_an_exemplar_that_changed_is_told(run, folder):
     code, _, err = run("--resume", "runs/a")
     assert code == 0
     assert "warning: an exemplar of runs/a has changed" in err
+
+
+def test_the_help_tells_the_defaults(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    row = next(line for line in out.splitlines() if line.lstrip().startswith("--param NAME"))
+    assert row.endswith(f"[default: {TrainingSettings().param}]")
+    assert "EXEMPLAR...\n" not in out.split("Options:")[1], "an argument is no option"
