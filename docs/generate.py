@@ -1,4 +1,4 @@
-"""Writes the generated parts of the documents: the README's table of plugins and docs/cli.md.
+"""Writes the generated parts of the documents: the README's table of plugins, docs/design.md's of files, docs/cli.md.
 
     python docs/generate.py
 
@@ -7,6 +7,7 @@ tests/test_docs.py fails where they are out of date.
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import click
@@ -16,7 +17,8 @@ from featot.plugins import load_registry
 from featot_cli.main import COMMANDS, cli
 
 ROOT = Path(__file__).resolve().parent.parent
-BEGIN, END = "checked by tests/test_docs.py -->\n", "<!-- /plugins -->"
+BEGIN, END = "checked by tests/test_docs.py -->\n", "<!-- /"
+SOURCES = ("featot", "featot/ot", "featot/testing", "plugins/featot_plugins", "cli/featot_cli")
 
 
 def plugin_table() -> str:
@@ -30,10 +32,22 @@ def plugin_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def readme(text: str) -> str:
-    """The README with a fresh table."""
+def module_tables() -> str:
+    """Each file of the packages, with the first line of its docstring."""
+    tables = []
+    for folder in SOURCES:
+        rows = [f"**`{folder}/`**\n", "| file | what it is |", "|---|---|"]
+        for path in sorted((ROOT / folder).glob("*.py")):
+            told = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+            rows.append(f"| `{path.name}` | {told.splitlines()[0].replace('``', '`').replace('|', '&#124;')} |")
+        tables.append("\n".join(rows) + "\n")
+    return "\n".join(tables)
+
+
+def renewed(text: str, made: str) -> str:
+    """The document with this in place of its generated part."""
     head, rest = text.split(BEGIN)
-    return head + BEGIN + plugin_table() + END + rest.split(END)[1]
+    return head + BEGIN + made + END + rest.split(END)[1]
 
 
 def help_pages() -> str:
@@ -51,7 +65,15 @@ def help_pages() -> str:
     return "\n".join(pages)
 
 
+def renew(path: Path) -> str:
+    """What a document with a generated part, or one that is generated, should be."""
+    if path.name == "cli.md":
+        return help_pages()
+    return renewed(path.read_text("utf-8"), plugin_table() if path.name == "README.md" else module_tables())
+
+
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "design.md", ROOT / "docs" / "cli.md")
+
 if __name__ == "__main__":
-    path = ROOT / "README.md"
-    path.write_text(readme(path.read_text("utf-8")), "utf-8")
-    (ROOT / "docs" / "cli.md").write_text(help_pages(), "utf-8")
+    for document in DOCUMENTS:
+        document.write_text(renew(document), "utf-8")

@@ -151,6 +151,13 @@ def parse_size(text: str) -> tuple[int, int]:
     return size
 
 
+def check_size(size: object) -> None:
+    """Raises `UsageError` unless it is (height, width) in pixels, each at least 1."""
+    sides = list(size) if isinstance(size, tuple | list) else []
+    if len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides):
+        raise UsageError(f"expected a size (height, width) in pixels, each at least 1, got {size!r}")
+
+
 def _one_image(image: Tensor) -> Float[Tensor, "1 c h w"]:
     """``image`` with its batch axis; `UsageError` unless it is one float image."""
     batch = image[None] if image.ndim == 3 else image

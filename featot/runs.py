@@ -21,7 +21,7 @@ from featot.errors import UsageError, unknown_name
 from featot.exemplars import Pictures, check_augment
 from featot.files import AnyPath, write_text
 from featot.formats import Format
-from featot.images import write_image
+from featot.images import check_size, write_image
 from featot.interfaces import Parametrization, Size
 from featot.match import Callback, Match, OptimizerName, Record, match
 from featot.options import rebuild
@@ -81,8 +81,8 @@ class SynthesisSettings:
         wrapped_axes(self.tile)
         find_quality(self.quality)
         check_augment(self.augment)
-        if self.size is not None and min(self.size) < 1:
-            raise UsageError(f"expected a size HxW of at least 1x1, got {self.size[0]}x{self.size[1]}")
+        if self.size is not None:
+            check_size(self.size)
 
     @property
     def wraps(self) -> tuple[bool, bool]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from featot.errors import UsageError
 from featot.exemplars import check_augment
+from featot.images import check_size
 from featot.interfaces import Size
 from featot.precision import check_precision
 
@@ -52,5 +53,7 @@ class TrainingSettings:
             raise UsageError(f"expected a rate above 0, got {self.rate:g}")
         if not 0 <= self.average < 1:
             raise UsageError(f"expected an average of at least 0 and below 1, got {self.average:g}")
+        if self.size is not None:
+            check_size(self.size)
         check_augment(self.augment)
         check_precision(self.precision)

@@ -123,6 +123,7 @@ def test_each_range_of_a_share_has_its_own_psi():
     ("exemplars", "changes", "message"),
     [
         (1, {}, "at least two exemplars for a conditional training, got 1"),
+        (2, {"size": 32}, r"\(height, width\) in pixels, each at least 1, got 32"),
         (2, {"precision": "float16"}, "unknown precision 'float16'"),
     ],
 )

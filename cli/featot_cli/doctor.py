@@ -21,6 +21,10 @@ def doctor(lazy: LazyRegistry, /, as_json: bool) -> None:
     """Tell what is installed, what this machine offers, what is slow here and why, with the remedy of each.
 
     The exit code is 1 if something is broken, and 0 otherwise, however slow.
+
+    \b
+    featot doctor
+    featot doctor --json
     """
     # Imported here, with torch later on: --help does not wait for it.
     from featot.doctor import diagnose
