@@ -16,7 +16,7 @@ from skimage import data
 import featot
 from featot.images import side_by_side
 from featot.plugins import load_registry
-from featot_cli.progress import progress_bar
+from featot.progress import progress_bar
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -12,8 +12,8 @@ import torch
 
 import featot
 from featot.images import side_by_side
+from featot.progress import progress_bar
 from featot.stacks import synthesize_stack
-from featot_cli.progress import progress_bar
 
 
 def pebbles(side: int = 128, count: int = 40, seed: int = 0) -> dict[str, torch.Tensor]:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from featot.models import Model, load_model, save_model
     from featot.options import option
     from featot.plugins import Plugin
+    from featot.progress import progress_bar
     from featot.runs import Synthesis, SynthesisSettings
     from featot.stacks import StackSynthesis, synthesize_stack
     from featot.tasks import synthesize
@@ -60,6 +61,7 @@ _HOME = {
     "save_model": "models",
     "option": "options",
     "Plugin": "plugins",
+    "progress_bar": "progress",
     "Synthesis": "runs",
     "SynthesisSettings": "runs",
     "synthesize": "tasks",
@@ -96,6 +98,7 @@ __all__ = [
     "mix",
     "mix_path",
     "option",
+    "progress_bar",
     "read_image",
     "save_model",
     "synthesize",

@@ -12,6 +12,7 @@ from torch import Tensor
 from featot.interfaces import Boundary, Loss, LossValue, Size
 from featot.ot import Measure
 from featot.resample import halve_in_place
+from featot.sight import moved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +45,11 @@ class ActiveAnchor:
         self.exemplars: tuple[Tensor, ...] = ()
 
     def enter(self, scale: int, boundary: Boundary, max_points: int | None = None) -> None:
-        target, halvings = self.anchor.target, max(scale, self.anchor.halvings)
-        for _ in range(halvings):
-            target = halve_in_place(target, boundary)
-        self.losses = {"anchor": _Near(None, Measure(_pixels(target)), self.generator)}
+        self.target = self.anchor.target
+        for _ in range(scale):
+            self.target = halve_in_place(self.target, boundary)
+        nothing = self.target.new_zeros(1, self.target.shape[1])
+        self.losses = {"anchor": _Near(None, Measure(nothing), self.generator)}
 
     def levels(
         self,
@@ -58,19 +60,19 @@ class ActiveAnchor:
         offset: Size,
         made: dict[object, dict[str, Tensor]],
     ) -> dict[str, tuple[Tensor, float]]:
-        image = torch.einsum("kc,bchw->bkhw", self.anchor.channels, image)
-        for _ in range(self.anchor.halvings - scale):
-            image = halve_in_place(image, boundary)
-        return {"anchor": (_pixels(image), 1.0)}
+        apart = torch.einsum("kc,bchw->bkhw", self.anchor.channels, image) - self.target
+        halvings = max(0, self.anchor.halvings - scale)
+        # At one phase of the coarse grid only, the grid itself would show.
+        phase = torch.randint(2**halvings, (2,), generator=self.generator).tolist()
+        apart = moved(apart, (phase[0], phase[1]), boundary)
+        for _ in range(halvings):
+            apart = halve_in_place(apart, boundary)
+        return {"anchor": (apart.flatten(2)[0].t(), 1.0)}
 
 
 class _Near(Loss):
-    """The mean squared distance between points and target, one by one."""
+    """The mean square of the distances."""
 
     def __call__(self, points: Float[Tensor, "n d"], *, improve: bool = True) -> LossValue:
-        value = (points - self.target.points).square().sum(1).mean()
+        value = points.square().sum(1).mean()
         return LossValue(value, points.new_full((len(points),), 1 / len(points)))
-
-
-def _pixels(image: Float[Tensor, "1 k h w"]) -> Float[Tensor, "n k"]:
-    return image.flatten(2)[0].t()

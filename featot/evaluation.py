@@ -18,6 +18,7 @@ from featot.exemplars import Picture, pixels
 from featot.interfaces import Metric, Score
 from featot.options import to_dict
 from featot.plugins import Registry, load_registry, route_options
+from featot.tables import arrow
 
 Progress = Callable[[int, int, str], None]
 """Gets how many scores are done, of how many, and what comes next."""
@@ -64,6 +65,15 @@ class Evaluation:
             },
             "skipped": dict(self.skipped),
         }
+
+    def _repr_markdown_(self) -> str:
+        """The table, for Jupyter."""
+        heads = [f"{name} {arrow(metric)}" for name, metric in self.metrics.items()]
+        lines = ["| | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
+        for row in (*self.images, self.exemplar):
+            name = row.name.replace("|", "\\|")
+            lines.append(f"| {name} | " + " | ".join(f"{row.scores[each].value:.4f}" for each in self.metrics) + " |")
+        return "\n".join(lines) + "\n"
 
     def to_csv(self) -> str:
         """A line for each image, a column for each metric; the last line is the exemplar itself."""

@@ -6,10 +6,12 @@ alpha, and any number for arrays.
 
 from __future__ import annotations
 
+import io
 import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,6 +23,9 @@ from featot.encode import EncodeError, encode
 from featot.errors import FeatotError, UsageError
 from featot.files import AnyPath, atomic_write
 from featot.formats import CONTAINERS, Alpha, Depth, Format, check_alpha, fitting_profile
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 _FRAME_SIDE = 512  # of an animation
 _TOPS = {"uint8": 255, "uint16": 65535}
@@ -82,22 +87,35 @@ def write_animation(images: Sequence[Tensor], path: AnyPath, *, seconds: float) 
     It is for looking at: 8 bits, the first three channels, at most 512 pixels a side.
     Raises `UsageError` for no image, `FeatotError` where `atomic_write` does.
     """
-    from PIL import Image
-
     if not images:
         raise UsageError("expected at least one image to animate")
-    frames = []
-    for image in images:
-        shown = _one_image(image.detach())[0, :3].float().cpu().clamp(0, 1)
-        shown = shown if len(shown) == 3 else shown[:1].expand(3, -1, -1)
-        frame = Image.fromarray((shown.permute(1, 2, 0) * 255).round().byte().numpy())
-        frame.thumbnail((_FRAME_SIDE, _FRAME_SIDE))
-        frames.append(frame)
+    frames = [for_looking(image, _FRAME_SIDE) for image in images]
     frames += frames[-2:0:-1]
     with atomic_write(path) as file:
         frames[0].save(
             file, "WEBP", save_all=True, append_images=frames[1:], duration=round(1000 * seconds), loop=0, quality=90
         )
+
+
+def for_looking(image: Tensor, longest: int = 1024) -> PIL.Image.Image:
+    """A float image, ``(1, c, h, w)`` or ``(c, h, w)``, for the eye: 8 bits, at most so many pixels a side.
+
+    Three channels: the first three, or the first as grey.
+    """
+    from PIL import Image
+
+    colors = _one_image(image.detach())[0, :3].float().cpu().clamp(0, 1)
+    colors = colors if len(colors) == 3 else colors[:1].expand(3, -1, -1)
+    picture = Image.fromarray((colors.permute(1, 2, 0) * 255).round().byte().contiguous().numpy())
+    picture.thumbnail((longest, longest))
+    return picture
+
+
+def png_of(image: Tensor) -> bytes:
+    """`for_looking` as a PNG: what Jupyter shows."""
+    encoded = io.BytesIO()
+    for_looking(image).save(encoded, "PNG")
+    return encoded.getvalue()
 
 
 def check_image_suffix(path: AnyPath, size: tuple[int, int] | None = None, channels: int | None = None) -> str:

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 import featot
@@ -21,7 +19,7 @@ from featot.errors import FeatotError, UsageError
 from featot.evaluation import evaluate
 from featot.exemplars import Picture, pixels
 from featot.files import AnyPath, check_writable, write_text
-from featot.images import side_by_side
+from featot.images import png_of, side_by_side
 from featot.interfaces import Size
 from featot.match import MatchState, Record
 from featot.patch_map import GAP, PatchMap, find_patches
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MARK = '<meta name="generator" content="featot'
-_LONGEST = 1024  # pixels of a shown picture's side: the full one lies beside the page
 _SCORES = ("msot", "swd", "sharp", "tileability")  # those that take seconds and need no weights
 _OFTEN = 6  # times the mean: the histogram's end
 _INK = "#010203"  # stands for the colour of the page's text, which is light or dark
@@ -128,14 +125,8 @@ def _colours(image: Tensor) -> Tensor:
 
 
 def _picture(image: Tensor) -> str:
-    """A PNG ``(1, 3, h, w)`` as a data URI, at most `_LONGEST` pixels long."""
-    factor = max(1, math.ceil(max(image.shape[2:]) / _LONGEST))
-    if factor > 1:
-        image = F.avg_pool2d(image, factor, ceil_mode=True)
-    values = image[0].mul(255).round().byte().permute(1, 2, 0).contiguous().numpy()
-    encoded = io.BytesIO()
-    Image.fromarray(values).save(encoded, "PNG")
-    return "data:image/png;base64," + base64.b64encode(encoded.getvalue()).decode()
+    """A PNG as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(png_of(image)).decode()
 
 
 def _everywhere(canvas: Size) -> Tensor:

@@ -21,7 +21,7 @@ from featot.errors import UsageError, unknown_name
 from featot.exemplars import Pictures, check_augment
 from featot.files import AnyPath, write_text
 from featot.formats import Format
-from featot.images import check_size, write_image
+from featot.images import check_size, png_of, write_image
 from featot.interfaces import Parametrization, Size
 from featot.match import Callback, Match, OptimizerName, Record, match
 from featot.options import rebuild
@@ -99,7 +99,7 @@ class SynthesisSettings:
             raise UsageError(f"cannot repeat the run: its record's settings are damaged ({error})") from None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Synthesis:
     """A finished, or interrupted, synthesis.
 
@@ -109,9 +109,9 @@ class Synthesis:
     """
 
     image: Float[Tensor, "1 c h w"]
-    history: list[Record] = field(repr=False)
+    history: list[Record]
     interrupted: bool
-    record: dict[str, Any] = field(repr=False)
+    record: dict[str, Any]
     format: Format | None = None
 
     def save(self, path: AnyPath) -> Path:
@@ -125,6 +125,15 @@ class Synthesis:
         sidecar = Path(path).with_suffix(".json")
         write_text(sidecar, json.dumps(self.record, indent=1) + "\n")
         return sidecar
+
+    def __repr__(self) -> str:
+        h, w = self.image.shape[2:]
+        told = f"{h}x{w}, {self.image.shape[1]} channels, {len(self.history)} steps, loss {self.record['loss']:.4g}"
+        return f"Synthesis({told}{', interrupted' if self.interrupted else ''})"
+
+    def _repr_png_(self) -> bytes:
+        """The image, for Jupyter."""
+        return png_of(self.image)
 
 
 class Run:

@@ -17,7 +17,7 @@ from featot.errors import UsageError, unknown_name
 from featot.exemplars import Picture, Sources
 from featot.files import write_text
 from featot.formats import Format
-from featot.images import write_image
+from featot.images import png_of, side_by_side, write_image
 from featot.match import Callback
 from featot.plugins import Registry
 from featot.runs import Synthesis, SynthesisSettings
@@ -48,6 +48,10 @@ class StackSynthesis:
         sidecar = map_path(pattern, "stack").with_suffix(".json")
         write_text(sidecar, json.dumps(self.joint.record, indent=1) + "\n")
         return sidecar
+
+    def _repr_png_(self) -> bytes:
+        """The maps side by side, for Jupyter."""
+        return png_of(side_by_side([image[:, :3] for image in self.maps.values()]))
 
 
 def map_path(pattern: str, name: str) -> Path:

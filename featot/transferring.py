@@ -23,7 +23,6 @@ from featot.tasks import padded
 
 COLORS = ("style", "keep")
 _UNIT = 300  # a content weight of 1 keeps what is large recognisable
-_GREY = (0.299, 0.587, 0.114)  # luminance, ITU-R BT.601
 
 
 def transfer(
@@ -41,9 +40,9 @@ def transfer(
 
     It starts from ``content``, halved, and minimises the transport cost to the features of ``style`` plus
     ``content_weight`` times the squared distance to the content in what is coarser than 4 pixels: 0 keeps nothing of
-    it but the start, 10 nearly all. ``colors``: "style" takes the style's colours (only the luminance is then
-    compared with the content's, brought to the style's range); "keep" the content's (the style is first recoloured,
-    by the transport map between the Gaussians of the two palettes).
+    it but the start, 10 nearly all. ``colors``: "style" takes the style's (the content is first recoloured like it,
+    by the transport map between the Gaussians of the two palettes, and then only the mean of the channels is
+    compared with the content's); "keep" takes the content's (the style is first recoloured).
     ``settings`` and their fields: see `featot.synthesize`; the result has the size of the content unless one is
     given, and tiles only if ``tile`` says so here.
 
@@ -70,8 +69,8 @@ def transfer(
             start, target, channels = image, image, torch.eye(image.shape[1]).to(image)
         else:
             start = _recolored(image, exemplar)
-            grey = _GREY if image.shape[1] == 3 else [1 / image.shape[1]] * image.shape[1]
-            channels = torch.tensor([grey]).to(image)
+            # The mean, not luminance: a pull along its weights would make what is to be darker purple, and green.
+            channels = torch.full((1, image.shape[1]), 1 / image.shape[1]).to(image)
             target = torch.einsum("kc,bchw->bkhw", channels, start)
         terms = run.recipe.terms(turns(exemplar, run.settings.augment))
     anchor = Anchor(target=target, channels=channels, weight=_UNIT * content_weight)

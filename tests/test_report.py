@@ -248,7 +248,7 @@ def test_large_pictures_are_shown_smaller(tmp_path):
     wide = noise(1, 3, 16, 1500)
     write_report(tmp_path / "a.html", result=result, exemplar=wide, recorder=recorder, command="")
     exemplar = Page((tmp_path / "a.html").read_text("utf-8")).pictures()[0]
-    assert exemplar.shape == (8, 750, 3)
+    assert exemplar.shape == (11, 1024, 3)
 
 
 def test_only_a_report_is_overwritten(tmp_path, run):

@@ -142,8 +142,8 @@ def _run(
     """Goes through the cases, and writes the sheet, the tables and, into the folder, the images."""
     from featot.comparison import choose_metrics, compare, tables, write_contact_sheet
     from featot.files import check_writable, write_text
+    from featot.progress import progress_bar
     from featot.tables import FORMATS
-    from featot_cli.progress import progress_bar
 
     outputs = [sheet.with_suffix(suffix) for suffix in FORMATS]
     for file in (sheet, *outputs):

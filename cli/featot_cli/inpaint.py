@@ -70,7 +70,7 @@ def inpaint(
     featot inpaint bark.jpg --mask keep.png --invert-mask --grow 2 --quality high
     """
     from featot.inpainting import inpaint as fill
-    from featot_cli.progress import progress_bar
+    from featot.progress import progress_bar
 
     settings, out = settings_and_output(given, mixed, out, weights)
     path = Path(out) if out is not None else Path(f"{Path(image).stem}_inpainted.png")

@@ -77,7 +77,7 @@ def mix(
     """
     from featot.mixing import mix as blend
     from featot.mixing import mix_path
-    from featot_cli.progress import progress_bar
+    from featot.progress import progress_bar
 
     settings, out = settings_and_output(given, mixed, out)
     path = Path(out) if out is not None else Path(f"{Path(exemplars[0]).stem}_mix.png")

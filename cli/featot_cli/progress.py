@@ -1,4 +1,4 @@
-"""The progress bar of long work, and the preview that grows beside the result."""
+"""The bar of a file that is written, and the preview that grows beside a result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from featot.errors import FeatotError
@@ -17,38 +17,6 @@ from featot.images import write_image
 from featot.match import Callback, MatchState
 
 _PREVIEW_SECONDS = 1.0
-
-
-@contextmanager
-def progress_bar(*, quiet: bool) -> Iterator[Callback]:
-    """A callback that moves a bar on standard error: level, size, loss and time left.
-
-    Silent if ``quiet``, or where standard error is no terminal.
-    """
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TextColumn("loss {task.fields[loss]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as progress:
-        bar = progress.add_task("preparing", total=1, loss="–")
-
-        def update(state: MatchState) -> None:
-            h, w = state.size
-            progress.update(
-                bar,
-                description=f"level {state.stage + 1}/{state.num_stages}, {h}x{w}",
-                completed=state.record.step + 1,
-                total=state.num_steps,
-                loss=f"{state.record.loss:.4f}",
-            )
-
-        yield update
 
 
 @contextmanager

@@ -26,8 +26,8 @@ def synth_stack(
 ) -> None:
     """Synthesises the maps NAME=FILE, and writes each to ``out`` with its name in the place of {map}."""
     from featot.images import check_image_suffix
+    from featot.progress import progress_bar
     from featot.stacks import map_path, synthesize_stack
-    from featot_cli.progress import progress_bar
 
     maps = _pairs(stack, "--stack", "albedo=wall.png")
     weights = {}

@@ -110,8 +110,9 @@ def synth(
     # Imported here, with torch: --help does not wait for it.
     from featot.exemplars import Sources
     from featot.images import check_image_suffix, write_image
+    from featot.progress import progress_bar
     from featot.tasks import synthesize_each
-    from featot_cli.progress import preview_file, progress_bar
+    from featot_cli.progress import preview_file
 
     options, out = split_options(mixed, out, weights)
     changes = {name: value for name, value in given.items() if value not in (None, ())}

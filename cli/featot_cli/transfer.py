@@ -78,8 +78,8 @@ def transfer(
     featot transfer portrait.jpg bricks.png --content-weight 0.3 --colors keep -o painted.png
     featot transfer portrait.jpg oil.jpg --features vgg --loss gram --weights vgg19.pth     as Gatys does
     """
+    from featot.progress import progress_bar
     from featot.transferring import transfer as paint
-    from featot_cli.progress import progress_bar
 
     settings, out = settings_and_output(given, mixed, out, weights)
     path = Path(out) if out is not None else Path(f"{Path(content).stem}_in_{Path(style).stem}.png")
