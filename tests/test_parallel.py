@@ -16,7 +16,6 @@ from featot.parallel import BatchNorm2d, apart, average, average_gradients, in_a
 TRAIN = [
     "featot_cli",
     "train",
-    "a.png",
     "--steps",
     "6",
     "--size",
@@ -47,9 +46,11 @@ def test_alone_nothing_changes():
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch is built without torch.distributed")
-def test_two_processes_are_one_with_twice_the_batch(tmp_path):
+@pytest.mark.parametrize("what", [["a.png"], ["a.png", "b.png", "--conditional"]], ids=["plain", "conditional"])
+def test_two_processes_are_one_with_twice_the_batch(tmp_path, what):
     rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    for name in "ab":
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / f"{name}.png")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     records = []
@@ -59,6 +60,7 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path):
             "-m",
             *before,
             *TRAIN,
+            *what,
             *OPTIONS,
             "-o",
             f"batch={batch}",
@@ -68,9 +70,10 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path):
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
         assert done.returncode == 0, done.stderr
         records.append(json.loads(done.stdout))
-    assert records[0]["loss"] == pytest.approx(records[1]["loss"], rel=1e-4)
+    assert records[0]["loss"] == pytest.approx(records[1]["loss"], rel=1e-3)
     curves = [np.loadtxt(tmp_path / f"runs/{name}/curve.csv", delimiter=",", skiprows=1) for name in ("two", "one")]
-    np.testing.assert_allclose(curves[0], curves[1], rtol=1e-4)
+    np.testing.assert_allclose(curves[0][:3], curves[1][:3], rtol=1e-5)
+    np.testing.assert_allclose(curves[0], curves[1], rtol=1e-3)  # rounding grows from step to step
     # Not the weights: some have no gradient but rounding, which Adam enlarges to its full step.
     files = (tmp_path / f"runs/{name}/checkpoint.safetensors" for name in ("two", "one"))
     two, one = (read_checkpoint(file)[1]["losses"] for file in files)
