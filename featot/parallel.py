@@ -5,6 +5,7 @@ All of them hold the same weights, the same ψ and the same random numbers; each
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -95,6 +96,9 @@ def joined() -> Iterator[None]:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    # Imported later (torch.optim does), it would keep the group as its functions' default argument: gloo's threads
+    # would outlive the group and now and then abort the process as the interpreter ends.
+    importlib.import_module("torch.distributed.nn")
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield
