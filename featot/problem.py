@@ -5,10 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
 
 from featot.anchor import ActiveAnchor, Anchor
 from featot.errors import UsageError
@@ -189,34 +190,64 @@ class Problem:
 
 
 class Adam:
-    """torch's Adam; its state can be kept and taken up again."""
+    """torch's Adam, by its function: the first `torch.optim.Optimizer` made would spend a second on imports.
+
+    Its state can be kept and taken up again.
+    """
 
     def __init__(self, param: Parametrization, problem: Problem) -> None:
         self.problem, self.parameters = problem, param.parameters()
-        self.optimizer = torch.optim.Adam(self.parameters, betas=(0.9, 0.99))
+        self.moments = [
+            {
+                "step": torch.zeros((), device=theta.device),
+                "exp_avg": torch.zeros_like(theta, requires_grad=False),
+                "exp_avg_sq": torch.zeros_like(theta, requires_grad=False),
+            }
+            for theta in self.parameters
+        ]
 
     def __call__(self, rate: float) -> float:
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         loss = self.problem.afford(self._gradients)
         average_gradients(self.parameters)
-        self.optimizer.step()
+        self._step(rate)
         return float(average(loss.detach()))
 
     def _gradients(self) -> Tensor:
-        self.optimizer.zero_grad()
+        for theta in self.parameters:
+            theta.grad = None
         loss, _ = self.problem.evaluate(improve=True)
         loss.backward()
         return loss
 
+    @torch.no_grad()
+    def _step(self, rate: float) -> None:
+        moved = [i for i, theta in enumerate(self.parameters) if theta.grad is not None]
+        adam(
+            [self.parameters[i] for i in moved],
+            [cast(Tensor, self.parameters[i].grad) for i in moved],
+            [self.moments[i]["exp_avg"] for i in moved],
+            [self.moments[i]["exp_avg_sq"] for i in moved],
+            [],
+            [self.moments[i]["step"] for i in moved],
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.99,
+            lr=rate,
+            weight_decay=0,
+            eps=1e-8,
+            maximize=False,
+        )
+
     def state(self) -> dict[int, dict[str, Tensor]]:
         """What it has learnt of each parameter, by number."""
-        found: dict[int, dict[str, Tensor]] = self.optimizer.state_dict()["state"]
-        return found
+        return dict(enumerate(self.moments))
 
     def load_state(self, state: Mapping[int, Mapping[str, Tensor]]) -> None:
         """Goes on from what `state` gave."""
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        for number, moments in state.items():
+            for name, tensor in moments.items():
+                self.moments[number][name].copy_(tensor)
 
 
 class _LBFGS:

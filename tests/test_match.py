@@ -13,7 +13,7 @@ from featot.errors import FeatotError, UsageError
 from featot.interfaces import FeatureExtractor, Loss, LossValue, Parametrization
 from featot.match import match
 from featot.ot import c_transform
-from featot.problem import Stage
+from featot.problem import Adam, Stage
 from featot.resample import enlarge
 from featot.schedule import coarse_to_fine, find_quality
 from featot.terms import Term
@@ -269,6 +269,46 @@ def test_psi_improves_once_a_step(optimizer, several):
 def test_unknown_optimizer():
     with pytest.raises(UsageError, match=r"unknown optimizer 'adm'; did you mean 'adam'\?.*closed-form"):
         _run(optimizer="adm")
+
+
+def test_adam_is_torchs():
+    """With its state kept and taken up on the way; a parameter without a gradient stays."""
+    generator = torch.Generator().manual_seed(0)
+    start = [
+        torch.rand(3, 4, generator=generator),
+        torch.rand(5, generator=generator),
+        torch.rand(2, generator=generator),
+    ]
+    ours, theirs = ([theta.clone().requires_grad_() for theta in start] for _ in range(2))
+
+    def loss(parameters):
+        return (parameters[0] ** 3).sum() + parameters[1].sin().sum() * parameters[0].mean()
+
+    class Problem:
+        def afford(self, work):
+            return work()
+
+        def evaluate(self, *, improve):
+            return loss(ours), []
+
+    class Param:
+        def parameters(self):
+            return ours
+
+    update, optimizer = Adam(Param(), Problem()), torch.optim.Adam(theirs, betas=(0.9, 0.99))
+    for step in range(6):
+        optimizer.param_groups[0]["lr"] = rate = 0.1 / (1 + step)
+        optimizer.zero_grad()
+        expected = loss(theirs)
+        expected.backward()
+        optimizer.step()
+        if step == 3:
+            state = update.state()
+            update = Adam(Param(), Problem())
+            update.load_state(state)
+        assert update(rate) == pytest.approx(float(expected.detach()), rel=1e-6)
+        for mine, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(mine, other)
 
 
 def test_adams_rate_falls_along_half_a_cosine():

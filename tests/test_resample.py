@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from featot.errors import UsageError
 from featot.resample import enlarge, halve, halved_size, wrap
@@ -73,6 +74,27 @@ def test_halve_weighs_by_a_gaussian(boundary):
     torch.testing.assert_close(row[0, 0], expected)
     assert row.min() >= 0
     assert float(row.sum()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("boundary", ["valid", "periodic"])
+@pytest.mark.parametrize("size", [(4, 5), (31, 64), (256, 255), (257, 12), (320, 303)])
+def test_halve_is_a_convolution_by_the_gaussian(size, boundary):
+    """However it is worked out: small sizes and large ones go different ways."""
+    image = torch.rand(2, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    taps = torch.exp(-((torch.arange(4, dtype=torch.float64) - 1.5) ** 2) / 2)
+    taps = (taps / taps.sum()).outer(taps / taps.sum()).expand(3, 1, 4, 4)
+    margin = [2 + side % 2 if boundary == "periodic" else 0 for side in size]
+    continued = F.pad(image, (0, margin[1], 0, margin[0]), mode="circular")
+    expected = F.conv2d(continued, taps, stride=2, groups=3)
+    torch.testing.assert_close(halve(image, boundary), expected)
+
+
+def test_what_halving_keeps_for_later_serves_autograd_too():
+    with torch.inference_mode():
+        halve(torch.rand(1, 1, 22, 26), "periodic")
+    image = torch.rand(1, 1, 22, 26, requires_grad=True)
+    halve(image, "periodic").sum().backward()
+    torch.testing.assert_close(image.grad, torch.full_like(image, 0.25))
 
 
 def test_halve_keeps_channels_and_images_apart():

@@ -50,7 +50,7 @@ class OTLoss(Loss):
             backend=self.options.backend,
             share=average,
         )
-        squared = (points - y[assignment]).square().sum(1)
+        squared = (points - y.index_select(0, assignment)).square().sum(1)
         if p == 2:
             value = squared.mean() - psi[assignment].mean() + weights @ psi
             return LossValue(value, squared.detach().new_full(squared.shape, 1 / len(points)))

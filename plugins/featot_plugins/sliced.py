@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -11,6 +14,7 @@ from featot.ot import Measure
 from featot_plugins.options import SlicedOptions
 
 _LEAST_SPREAD = 0.01  # a constant target pulls too
+_WORTH_THREADS = 2**18  # numbers to sort
 
 
 class SlicedLoss(Loss):
@@ -27,7 +31,8 @@ class SlicedLoss(Loss):
 
     def __init__(self, options: SlicedOptions, target: Measure, generator: torch.Generator) -> None:
         super().__init__(options, target, generator)
-        self._sorted = target.points.t().contiguous().sort(dim=1).values
+        shadows = target.points.t().contiguous()
+        self._sorted = shadows.gather(1, _order(shadows))
         spread = float(self._sorted.std(dim=1, unbiased=False).square().mean().sqrt())
         self._spread = max(spread, _LEAST_SPREAD)
         self._drawn = torch.arange(len(self._sorted))
@@ -37,19 +42,31 @@ class SlicedLoss(Loss):
         return self._drawn
 
     def __call__(self, points: Float[Tensor, "n d"], *, improve: bool = True) -> LossValue:
-        values = points.t().contiguous().sort(dim=1).values
-        apart = values - self._quantiles(len(points))
+        shadows = points.t().contiguous()
+        met = self._quantiles(len(points))
+        apart = shadows - torch.empty_like(met).scatter_(1, _order(shadows.detach()), met)
         if self.options.power == 2:
             return LossValue(apart.square().mean())
         return LossValue(self._spread * apart.abs().mean())
 
     def _quantiles(self, count: int) -> Float[Tensor, "k count"]:
         """The target's coordinates at ``count`` evenly spread ranks."""
-        chosen = self._sorted[self._drawn.to(self._sorted.device)]
+        chosen = self._sorted.index_select(0, self._drawn.to(self._sorted.device))
         if count == chosen.shape[1]:
             return chosen
         ranks = (torch.arange(count, device=chosen.device) + 0.5) * (chosen.shape[1] / count) - 0.5
         ranks = ranks.clamp_(0, chosen.shape[1] - 1)
         below = ranks.floor()
         above = below.long().add_(1).clamp_(max=chosen.shape[1] - 1)
-        return chosen[:, below.long()].lerp(chosen[:, above], (ranks - below).to(chosen))
+        lower, upper = (chosen.index_select(1, at) for at in (below.long(), above))
+        return lower.lerp(upper, (ranks - below).to(chosen))
+
+
+def _order(rows: Float[Tensor, "k n"]) -> Int[Tensor, "k n"]:
+    """What sorts each row. On a CPU by NumPy, which is up to five times faster."""
+    if rows.device.type != "cpu":
+        return rows.argsort(dim=1)
+    if rows.numel() < _WORTH_THREADS:
+        return torch.from_numpy(np.argsort(rows.numpy(), axis=1))
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return torch.from_numpy(np.stack(list(pool.map(np.argsort, rows.numpy()))))

@@ -80,6 +80,19 @@ def test_questions_load_nothing_heavy(arguments):
     assert "featot" in answer
 
 
+def test_a_synthesis_imports_no_compiler(tmp_path):
+    """torch's takes more than a second, a quarter of a standard synthesis."""
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    script = (
+        "import sys, featot\n"
+        "featot.synthesize('a.png', steps=1)\n"
+        "print([name for name in ('torch._dynamo', 'torch._inductor', 'sympy') if name in sys.modules])"
+    )
+    process = [sys.executable, "-c", script]
+    done = subprocess.run(process, cwd=tmp_path, capture_output=True, text=True, env=environment(), timeout=60)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
 def test_help_takes_less_than_half_a_second():
     def seconds():
         start = time.perf_counter()

@@ -51,8 +51,9 @@ def _value(loss, points):
 # The value
 
 
-def test_equally_many_points_pair_up_in_order():
-    x, y = _normal(40, 5), 2 * _normal(40, 5, seed=1) + 1
+@pytest.mark.parametrize("count", [40, 60_000])  # so many are sorted by several threads
+def test_equally_many_points_pair_up_in_order(count):
+    x, y = _normal(count, 5), 2 * _normal(count, 5, seed=1) + 1
     spread = y.var(0, unbiased=False).mean().sqrt()
     expected = spread * (x.sort(dim=0).values - y.sort(dim=0).values).abs().mean()
     assert _value(_loss(y), x) == pytest.approx(float(expected), rel=1e-12)
