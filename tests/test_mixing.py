@@ -49,8 +49,12 @@ def test_all_the_weight_on_one_is_its_synthesis():
 
 
 def test_three_exemplars():
-    made = mix([_flat((0.9, 0.0, 0.0)), _flat((0.0, 0.9, 0.0)), _flat((0.0, 0.0, 0.9))], **QUICK).image
-    torch.testing.assert_close(made.mean((2, 3))[0], torch.full((3,), 0.3), atol=0.02, rtol=0)
+    exemplars = [_flat((0.9, 0.0, 0.0)), _flat((0.0, 0.9, 0.0)), _flat((0.0, 0.0, 0.9))]
+    made = mix(exemplars, optimizer="closed-form", **QUICK).image
+    torch.testing.assert_close(made, _flat((0.3, 0.3, 0.3))[None], atol=2e-3, rtol=0)
+    # Adam's steps have the same length whatever is amiss: it ends within a few of its last ones.
+    near = mix(exemplars, **QUICK).image
+    torch.testing.assert_close(near.mean((2, 3))[0], torch.full((3,), 0.3), atol=0.03, rtol=0)
 
 
 def test_a_path_leads_from_one_to_the_other():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -18,7 +19,8 @@ _WORTH_THREADS = 2**18  # numbers to sort
 
 
 class SlicedLoss(Loss):
-    """The mean W1 between coordinates along a few directions, drawn anew each call (after Rabin et al. 2011).
+    """The mean W1 between coordinates along a few directions (after Rabin et al. 2011), other ones each call: they
+    are drawn without replacement until too few are left, so that none is forgotten for long.
 
     It is multiplied by the target's spread, to be in squared units as the other costs. W1 pulls no less where little
     is amiss, so contrast and mean come out right, not nearly right. On a line transport is a matter of sorting: every
@@ -36,10 +38,20 @@ class SlicedLoss(Loss):
         spread = float(self._sorted.std(dim=1, unbiased=False).square().mean().sqrt())
         self._spread = max(spread, _LEAST_SPREAD)
         self._drawn = torch.arange(len(self._sorted))
+        self._queue = self._drawn[:0]  # directions whose turn is still to come
 
     def draw(self) -> Int[Tensor, " k"]:
-        self._drawn = torch.randperm(len(self._sorted), generator=self.generator)[: self.options.directions]
+        few = self.options.directions
+        if len(self._queue) < few:
+            self._queue = torch.randperm(len(self._sorted), generator=self.generator)
+        self._drawn, self._queue = self._queue[:few], self._queue[few:]
         return self._drawn
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"queue": self._queue}
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
+        self._queue = tensors["queue"]
 
     def __call__(self, points: Float[Tensor, "n d"], *, improve: bool = True) -> LossValue:
         shadows = points.t().contiguous()

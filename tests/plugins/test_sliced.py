@@ -120,6 +120,21 @@ def test_every_draw_gives_distinct_directions(directions):
         assert 0 <= drawn.min() <= drawn.max() < SlicedLoss.slices
 
 
+def test_every_direction_has_its_turn_before_any_has_another():
+    loss = _loss(_normal(9, SlicedLoss.slices), directions=16)
+    for _ in range(2):
+        rounds = torch.cat([loss.draw() for _ in range(SlicedLoss.slices // 16)])
+        assert sorted(rounds.tolist()) == list(range(SlicedLoss.slices))
+
+
+def test_a_loaded_loss_goes_on_with_the_directions_whose_turn_it_is():
+    loss, again = (_loss(_normal(9, SlicedLoss.slices), seed=seed, directions=12) for seed in (1, 2))
+    for _ in range(3):
+        loss.draw()
+    again.load_state_dict({name: tensor.clone() for name, tensor in loss.state_dict().items()})
+    assert [again.draw().tolist() for _ in range(7)] == [loss.draw().tolist() for _ in range(7)]
+
+
 def test_draws_come_from_the_seed_and_change_from_call_to_call():
     first, again, other = (_loss(_normal(9, SlicedLoss.slices), seed=seed) for seed in (1, 1, 2))
     draws = [loss.draw().tolist() for loss in (first, again, other, first)]
