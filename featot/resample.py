@@ -39,16 +39,18 @@ def halve(image: Float[Tensor, "b c h w"], boundary: Boundary) -> Float[Tensor, 
     h, w = image.shape[2:]
     if boundary == "valid" and min(h, w) < _SIDE:
         raise UsageError(f"an image of {h}x{w} is too small to be halved; expected at least {_SIDE} pixels a side")
+    halved: Tensor
     if max(h, w) <= _DENSE_SIDE:
         rows = _halving(h, boundary, image.dtype, image.device)
         columns = _halving(w, boundary, image.dtype, image.device)
-        halved: Tensor = rows @ image @ columns.t()
+        halved = rows @ image @ columns.t()
         return halved
     if boundary == "periodic":
         image = wrap(image, after=(2 + h % 2, 2 + w % 2))
     outer, inner = _taps()[:2].tolist()
     image = outer * (image[:, :, :-3:2] + image[:, :, 3::2]) + inner * (image[:, :, 1:-2:2] + image[:, :, 2:-1:2])
-    return outer * (image[..., :-3:2] + image[..., 3::2]) + inner * (image[..., 1:-2:2] + image[..., 2:-1:2])
+    halved = outer * (image[..., :-3:2] + image[..., 3::2]) + inner * (image[..., 1:-2:2] + image[..., 2:-1:2])
+    return halved
 
 
 def _taps() -> Float[Tensor, " 4"]:
