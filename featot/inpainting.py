@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,6 +34,10 @@ _PRESETS = {"pyramid": {"size": 5}}
 _RIM_WEIGHT = 4.0  # against seams; more leaves the inside blurred
 _STEPS = 2  # times those of the quality: holes are small, and have to meet their rim
 _MARKED = 0.1  # what is painted only half is no pixel to keep
+_RINGS = 6  # pixels around the hole where a fringe is looked for; its inner half may be one
+# Of the spread of the colours, and over what is seen further out. In photographs the rims of 4 in 100 clean holes of
+# 9 pixels jump so far, and 1 in 200 of 17 pixels; with a third of white over them 9 in 10 do, and nearly all.
+_JUMP, _JUMP_OVER = 0.3, 3.0
 
 
 def inpaint(
@@ -100,10 +106,42 @@ def _read(image: Picture, mask: Picture | None, invert: bool, grow: int) -> tupl
     if share in (0, 1):
         what = "nothing to fill" if share == 0 else "the whole image to be filled"
         raise UsageError(f"the {'alpha channel' if mask is None else 'mask'} marks {what}; is it inverted?")
-    hole = F.max_pool2d(marked.float(), 2 * grow + 1, 1, grow) > 0
+    hole = _spread(marked, grow)
     if hole.all():
         raise UsageError(f"grown by {grow} pixels the hole is the whole image; expected fewer")
+    if mask is not None and share > 0.5:
+        warnings.warn(f"the mask marks {100 * share:.4g} % of the image to be filled; is it inverted?", stacklevel=3)
+    elif fringe := _fringe(pictures.exemplars[0], hole):
+        what = f"a fringe of {fringe} pixel{'s' * (fringe > 1)} around the hole differs from what is beyond and stays"
+        warnings.warn(f"{what}; --grow {grow + fringe} fills it too", stacklevel=3)
     return pictures, hole
+
+
+def _spread(marked: Bool[Tensor, "1 1 h w"], by: int) -> Bool[Tensor, "1 1 h w"]:
+    """The marked pixels with all in the squares around them, which may be large: pooling would be slow then."""
+    for axis in (2, 3):
+        length = marked.shape[axis]
+        before = F.pad(marked.cumsum(axis, dtype=torch.int32).movedim(axis, 3), (1, 0))  # so many marked before each
+        here = torch.arange(length, device=marked.device)
+        first, end = (here - by).clamp(min=0), (here + by + 1).clamp(max=length)
+        marked = (before[..., end] > before[..., first]).movedim(3, axis)
+    return marked
+
+
+def _fringe(image: Float[Tensor, "1 c h w"], hole: Bool[Tensor, "1 1 h w"]) -> int:
+    """How many pixels around the hole are of other colours than those beyond, as what was cut out left them; or 0."""
+    grown = [_spread(hole, by) for by in range(_RINGS + 1)]
+    rings = [image[0][:, (after & ~before)[0, 0]] for before, after in itertools.pairwise(grown)]
+    if any(ring.shape[1] == 0 for ring in rings):
+        return 0
+    spread = torch.cat(rings, dim=1).std(1).clamp(min=0.02)
+    jumps = [
+        float(((inner.mean(1) - outer.mean(1)).abs() / spread).max()) for inner, outer in itertools.pairwise(rings)
+    ]
+    found = [
+        width for width in range(1, _RINGS // 2 + 1) if jumps[width - 1] > max(_JUMP, _JUMP_OVER * max(jumps[width:]))
+    ]
+    return max(found, default=0)
 
 
 def _parts(hole: Bool[Tensor, "h w"]) -> Iterator[Bool[Tensor, "h w"]]:
@@ -133,7 +171,11 @@ def _fill(
     context = _context(hole[0, 0], part)
     learnt, barred = image[(..., *context)].to(run.device), hole[(..., *context)].to(image).to(run.device)
     size = (learnt.shape[2], learnt.shape[3])
-    levels = run.settings.levels or min(_useful_levels(part), _known_levels(1 - barred), count_levels(size, size))
+    known = _known_levels(1 - barred)
+    if known == 0:
+        what = f"{_SEEN} windows of {_WINDOW}x{_WINDOW} known pixels"
+        raise UsageError(f"the hole leaves too little to learn from; expected at least {what} around it")
+    levels = run.settings.levels or min(_useful_levels(part), known, count_levels(size, size))
     crop = _grown(part, max(_LEAST_REACH, _REACH * 2 ** (levels - 1)))
     here, free = image[(..., *crop)].to(run.device), hole[(..., *crop)].to(run.device)
     param = Filled(run.recipe.parametrization(), here, free)
@@ -183,4 +225,4 @@ def _known_levels(known: Float[Tensor, "1 1 h w"]) -> int:
     while min(known.shape[2:]) >= _WINDOW and int((-F.max_pool2d(-known, _WINDOW, 1) > 0.999).sum()) >= _SEEN:
         levels += 1
         known = halve(known, "valid")
-    return max(1, levels)
+    return levels

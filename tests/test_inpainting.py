@@ -6,10 +6,11 @@ import warnings
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from featot.errors import UsageError
-from featot.images import read_picture, write_image
-from featot.inpainting import inpaint
+from featot.images import read_image, read_picture, write_image
+from featot.inpainting import _fringe, inpaint
 
 QUICK = {"quality": "draft", "steps": 4, "device": "cpu"}
 
@@ -98,8 +99,8 @@ def test_without_a_mask_what_is_transparent_is_filled(tmp_path):
     assert not result.format.alpha
     changed = (result.image[0] - image).abs().amax(0, keepdim=True) > 0.51 / 255
     assert not changed[opacity == 1].any()
-    again = inpaint(torch.cat([image, opacity]), **QUICK).image
-    torch.testing.assert_close(again, result.image, atol=0.1, rtol=0)
+    pixels, _ = read_picture(tmp_path / "holed.png", "keep")
+    assert torch.equal(inpaint(pixels, **QUICK).image, result.image)
 
 
 def test_a_mask_can_be_inverted_and_grown():
@@ -108,6 +109,31 @@ def test_a_mask_can_be_inverted_and_grown():
     assert torch.equal(inpaint(image, 1 - mask, invert_mask=True, **QUICK).image, plain)
     larger = _hole(rows=(22, 42), columns=(18, 38))
     assert torch.equal(inpaint(image, mask, grow=2, **QUICK).image, inpaint(image, larger, **QUICK).image)
+
+
+def test_a_mask_of_most_of_the_image_is_asked_about():
+    with pytest.warns(UserWarning, match=r"the mask marks 93.75 % of the image to be filled; is it inverted\?"):
+        inpaint(_stripes(), 1 - _hole(), levels=1, **{**QUICK, "steps": 1})
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_a_fringe_of_what_was_cut_out_is_told_and_can_be_filled(width):
+    """Light of what was there on the pixels around the hole: they are known, and would stay as a line."""
+    mask = _hole()
+    rim = F.max_pool2d(mask, 2 * width + 1, 1, width) - mask
+    image = torch.where(rim > 0, 0.6 * _noise(3, 64, 64) + 0.4, _noise(3, 64, 64))
+    with pytest.warns(UserWarning, match=f"a fringe of {width} pixels?.* stays; --grow {width} fills it too"):
+        inpaint(image, mask, levels=1, **{**QUICK, "steps": 1})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        inpaint(image, mask, grow=width, levels=1, **{**QUICK, "steps": 1})
+
+
+def test_the_fringe_of_a_photograph_is_told(textures):
+    image, _ = read_picture(textures / "bricks_hole.png", "keep")
+    assert _fringe(image[:, :3], image[:, 3:] < 1) == 1
+    bark, mask = read_image(textures / "bark_damaged.jpg"), read_image(textures / "bark_mask.jpg")
+    assert _fringe(bark, mask.amax(1, keepdim=True) < 0.9) == 0
 
 
 @pytest.mark.parametrize("features", ["patches", "random_conv"])
@@ -173,6 +199,8 @@ def test_the_record_says_what_was_filled():
         ({"mask": torch.ones(1, 32, 64)}, "of the image's size 64x64, got 32x64"),
         ({"mask": _hole(), "grow": -1}, "grow of at least 0"),
         ({"mask": _hole(), "grow": 64}, "the hole is the whole image"),
+        ({"mask": _hole(), "grow": 10**9}, "the hole is the whole image"),  # and at once
+        ({"mask": _hole(rows=(2, 62), columns=(2, 62))}, "too little to learn from.* 32 windows of 5x5 known pixels"),
         ({"mask": _hole(), "param": "texnet"}, "cannot start from an image|resiz"),
     ],
 )
