@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from featot.errors import UsageError, unknown_name
-from featot.exemplars import Picture, Sources
+from featot.exemplars import Picture, Pictures, Sources
 from featot.files import write_text
 from featot.formats import Format
 from featot.images import png_of, side_by_side, write_image
@@ -38,6 +39,11 @@ class StackSynthesis:
     formats: Mapping[str, Format | None] = field(repr=False)
     joint: Synthesis = field(repr=False)
 
+    def of(self, name: str) -> Synthesis:
+        """One map as a synthesis of its own, with the history of all: to show, or to report about."""
+        record = {**self.joint.record, "exemplar": self.joint.record["stack"][name]}
+        return dataclasses.replace(self.joint, image=self.maps[name], record=record, format=self.formats[name])
+
     def save(self, pattern: str) -> Path:
         """Writes each map to ``pattern`` with its name for "{map}", and the record as "stack", which it returns.
 
@@ -55,7 +61,9 @@ class StackSynthesis:
 
 
 def map_path(pattern: str, name: str) -> Path:
-    """Where the map goes. Raises `featot.UsageError` for a pattern without "{map}"."""
+    """Where the map goes. Raises `featot.UsageError` for a pattern without "{map}", or a name that is a path."""
+    if os.path.basename(name) != name:
+        raise UsageError(f"expected a name such as albedo for a map, got {name!r}, which names a folder too")
     if "{map}" not in pattern:
         raise UsageError(
             f"expected an output with {{map}} for the name of each map, as out/{{map}}.png, got {pattern}"
@@ -63,8 +71,13 @@ def map_path(pattern: str, name: str) -> Path:
     return Path(pattern.replace("{map}", name))
 
 
+def read_map(picture: Picture) -> Pictures:
+    """A map with all its channels. Raises `featot.UsageError`."""
+    return Sources(exemplars=[picture], alpha="keep").read()
+
+
 def synthesize_stack(
-    maps: Mapping[str, Picture],
+    maps: Mapping[str, Picture | Pictures],
     settings: SynthesisSettings | None = None,
     *,
     weights: Mapping[str, float] | None = None,
@@ -76,7 +89,8 @@ def synthesize_stack(
 ) -> StackSynthesis:
     """Makes all maps of a material as one image of many channels: each patch is taken from the same place in all.
 
-    ``maps``: by name, files or pixels ``(c, h, w)`` in [0, 1], of one size; each keeps its depth and profile.
+    ``maps``: by name, files or pixels ``(c, h, w)`` in [0, 1], or what `read_map` gave, of one size; each keeps its
+    depth and profile.
     ``weights``: how much a map's squared differences count, 1 where not said. ``linear``: maps whose files hold
     sRGB, which are compared, and averaged, as linear light. ``normals``: maps of unit vectors, which are made of
     length 1 again (None: those with "normal" in their name).
@@ -94,7 +108,7 @@ def synthesize_stack(
             raise UsageError(f"expected a weight above 0 for map {name!r}, got {weight}")
     if vectors and (changes.get("augment") or (settings and settings.augment)):
         raise UsageError(f"map {vectors[0]!r} holds directions, which turn with the image; expected no --augment")
-    read = {name: Sources(exemplars=[picture], alpha="keep").read() for name, picture in maps.items()}
+    read = {name: picture if isinstance(picture, Pictures) else read_map(picture) for name, picture in maps.items()}
     sizes = {name: pictures.size for name, pictures in read.items()}
     if len(set(sizes.values())) > 1:
         found = ", ".join(f"{name} {h}x{w}" for name, (h, w) in sizes.items())

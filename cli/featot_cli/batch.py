@@ -14,6 +14,7 @@ from featot.errors import UsageError
 from featot_cli.common import (
     PluginCommand,
     augment_option,
+    folder_for_outputs,
     image_options,
     loop_options,
     mixed_option,
@@ -100,21 +101,17 @@ def batch(
     items = [dataclasses.replace(item, show_tiled=show_tiled, report=command) for item in items]
     if count is not None:
         items = with_seeds(items, count)
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot make the folder {folder}: {error.strerror}") from error
-    check_items(items, lazy.registry)
-
     outcomes: list[Outcome] = []
     interrupted = False
-    try:
-        with closing(run_items(items, jobs)) as running:
-            for outcome in running:
-                outcomes.append(outcome)
-                _tell(outcome, f"[{len(outcomes)}/{len(items)}]", quiet)
-    except KeyboardInterrupt:
-        interrupted = True
+    with folder_for_outputs(folder):
+        check_items(items, lazy.registry)
+        try:
+            with closing(run_items(items, jobs)) as running:
+                for outcome in running:
+                    outcomes.append(outcome)
+                    _tell(outcome, f"[{len(outcomes)}/{len(items)}]", quiet)
+        except KeyboardInterrupt:
+            interrupted = True
     if not quiet:
         _print_summary(items, outcomes)
     if interrupted:

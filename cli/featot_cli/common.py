@@ -6,7 +6,8 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +234,33 @@ def check_outputs(
         if sidecar.exists() and not is_record(sidecar):
             why = "a file of another kind is there"
             raise UsageError(f"cannot write {sidecar}: {why}; choose another name with --out")
+
+
+@contextmanager
+def folder_for_outputs(folder: Path) -> Iterator[None]:
+    """Makes the folder where it is missing, and takes it away again if nothing was written into it."""
+    made = not folder.exists()
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder {folder}: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        if made:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
+
+
+def channels_fit(file: Path) -> Callable[[Any], None]:
+    """A callback that refuses at the first step, not after the last, channels that the file cannot hold."""
+    from featot.images import check_image_suffix
+
+    def check(state: Any) -> None:
+        if state.record.step == 0:
+            check_image_suffix(file, channels=state.image().shape[1])
+
+    return check
 
 
 def save_result(result: Any, file: Path, *, quiet: bool, as_json: bool) -> None:

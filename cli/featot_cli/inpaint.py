@@ -10,6 +10,7 @@ import click
 from featot_cli.common import (
     PluginCommand,
     Reports,
+    channels_fit,
     check_outputs,
     each,
     end_interrupted,
@@ -83,7 +84,7 @@ def inpaint(
             settings,
             invert_mask=invert_mask,
             grow=grow,
-            callback=each(show, reports),
+            callback=each(channels_fit(path), show, reports),
             registry=lazy.registry,
         )
     save_result(result, path, quiet=quiet, as_json=as_json)

@@ -12,6 +12,7 @@ from featot_cli.common import (
     PluginCommand,
     Reports,
     augment_option,
+    channels_fit,
     check_outputs,
     each,
     end_interrupted,
@@ -96,7 +97,7 @@ def mix(
     )
     reports, made = Reports(report, paths), []
     with progress_bar(quiet=quiet or as_json) as show:
-        chosen: Any = {"callback": each(show, reports), "registry": lazy.registry}
+        chosen: Any = {"callback": each(channels_fit(path), show, reports), "registry": lazy.registry}
         if num_steps is not None:
             results = mix_path(exemplars, num_steps, settings, **chosen)
         else:

@@ -120,7 +120,7 @@ def synth(
         changes["options"] = options
     if stack:
         several = {"count": count, "seeds": seeds, "from-json": from_json, "exemplar-mask": exemplar_mask}
-        several |= {"guide": guide, "alpha": alpha, "show-tiled": show_tiled, "preview": preview, "report": report}
+        several |= {"guide": guide, "alpha": alpha, "show-tiled": show_tiled, "preview": preview}
         for name, value in several.items():
             if value:
                 raise UsageError(f"--stack cannot go with --{name}")
@@ -132,6 +132,7 @@ def synth(
             lazy.registry,
             map_weights=map_weight,
             linear=linear,
+            report=report,
             quiet=quiet,
             as_json=as_json,
         )

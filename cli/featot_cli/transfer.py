@@ -11,6 +11,7 @@ from featot_cli.common import (
     PluginCommand,
     Reports,
     augment_option,
+    channels_fit,
     check_outputs,
     each,
     end_interrupted,
@@ -92,7 +93,7 @@ def transfer(
             settings,
             content_weight=content_weight,
             colors=colors,
-            callback=each(show, reports),
+            callback=each(channels_fit(path), show, reports),
             registry=lazy.registry,
         )
     save_result(result, path, quiet=quiet, as_json=as_json)

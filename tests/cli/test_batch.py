@@ -126,6 +126,7 @@ def test_refused_in_one_line(run, arguments, message):
     assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
+    assert not Path("out").exists()
 
 
 def alive(group):

@@ -12,6 +12,7 @@ from PIL import Image
 
 from featot.errors import UsageError
 from featot.images import read_image, write_image
+from featot.runs import Run
 from featot_cli.main import cli
 
 QUICK = ["--quality", "draft", "--steps", "3", "--device", "cpu"]
@@ -135,6 +136,23 @@ def test_wrong_usage_is_said_before_anything_is_made(run, command, message):
     assert set(run.folder.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "inpaint many.npy --mask mask.png -o out.png",
+        "inpaint clear.png --mask mask.png -o out.jpg",
+        "mix many.npy many.npy -o out.png",
+        "transfer many.npy many.npy -o out.png",
+    ],
+)
+def test_channels_that_the_file_cannot_hold_are_said_at_the_first_step(run, monkeypatch, command):
+    np.save("many.npy", np.random.default_rng(0).random((32, 40, 5), np.float32))
+    write_image(torch.rand(4, 32, 40), "clear.png")
+    monkeypatch.setattr(Run, "result", lambda *_, **__: pytest.fail("the run went to its end"))
+    with pytest.raises(UsageError, match=r"cannot write out\.(png|jpg): .* channels, not (5|4) "):
+        run(*command.split(), *QUICK)
+
+
 # Materials
 
 
@@ -164,11 +182,25 @@ def test_a_stack_is_written_map_by_map(run, stack):
         (["--map-weight", "roughness=x"], "bad --map-weight roughness=x"),
         (["--map-weight", "rough=1"], "unknown map 'rough'"),
         (["normal=b.png"], "expected maps of one size"),
+        (["height=none.png", "-o", "out/{map}.png"], "cannot read none.png"),
+        (["many=many.npy", "-o", "out/{map}.png"], "PNG holds .* channels, not 5"),
+        (["../height=mask.png"], "expected a name such as albedo for a map, got '../height'"),
     ],
 )
 def test_a_bad_stack(run, stack, arguments, message):
+    np.save("many.npy", np.random.default_rng(0).random((32, 40, 5), np.float32))
+    before = set(run.folder.iterdir())
     with pytest.raises(UsageError, match=message):
         run(*stack, *arguments, *QUICK)
+    assert set(run.folder.iterdir()) == before
+
+
+def test_each_map_of_a_stack_gets_a_page(run, stack):
+    assert run(*stack, "-o", "out/{map}.png", "--report", *QUICK).exit_code == 0
+    for name, file in (("albedo", "a.png"), ("roughness", "rough.png")):
+        page = (run.folder / "out" / f"{name}.html").read_text("utf-8")
+        assert f"<tr><th>exemplar</th><td>{run.folder / file}</td></tr>" in page
+        assert "--report" in page
 
 
 def test_options_of_a_stack_without_one(run):
