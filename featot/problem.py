@@ -13,7 +13,7 @@ from torch.optim.adam import adam
 
 from featot.anchor import ActiveAnchor, Anchor
 from featot.errors import UsageError
-from featot.interfaces import Loss, LossValue, Parametrization, Size
+from featot.interfaces import Boundary, Loss, LossValue, Parametrization, Size
 from featot.ot.memory import is_out_of_memory, release_memory
 from featot.parallel import average, average_gradients, world
 from featot.terms import ActiveTerm, Term
@@ -57,7 +57,7 @@ class Problem:
         self.shares = {term.group: term.share for term in terms}
         self.balance = dict(self.shares)
         self.stage: Stage
-        self.offset = (0, 0)
+        self._rest()
 
     def enter(self, stage: Stage) -> None:
         """Makes the losses of the levels that are new at this stage; the others keep their state."""
@@ -113,7 +113,7 @@ class Problem:
                 del levels[name]
 
     def _balance(self) -> None:
-        self.offset = (0, 0)
+        self._rest()
         image = self.image().requires_grad_()
         lengths: dict[int, float] = {}
         for group in self.shares:
@@ -124,6 +124,10 @@ class Problem:
         for group, share in self.shares.items():
             self.balance[group] = share * first / lengths[group] if first > 0 and lengths[group] > 0 else share
 
+    def _rest(self) -> None:
+        self.offset: Size = (0, 0)
+        self.boundary: Boundary = self.param.boundary
+
     def image(self) -> Tensor:
         with torch.no_grad():
             return self.param(self.stage.size, self.generator).detach()
@@ -133,9 +137,14 @@ class Problem:
 
         A torus goes anywhere; at rest it lies where halving the image leads back to the last stage. An image with
         borders loses a few pixels at two of them.
+
+        Every second step of a settled torus sees it as the picture that is cut from it, with borders: what wraps
+        round is a third of a coarse level, and without it the rest would be off by as much.
         """
         h, w = self.stage.size
-        if self.max_points is None or h * w <= self.max_points or step >= self.stage.settle * self.stage.num_steps:
+        settled = step >= self.stage.settle * self.stage.num_steps
+        self.boundary = "valid" if settled and step % 2 else self.param.boundary
+        if self.max_points is None or h * w <= self.max_points or settled:
             self.offset = (0, 0)
             return
         most = (h, w) if self.param.boundary == "periodic" else (min(1 + h // 8, _JOLT), min(1 + w // 8, _JOLT))
@@ -158,7 +167,7 @@ class Problem:
         """What the losses of all levels of the terms say of their points (or coordinates), with group and weight."""
         made: dict[object, dict[str, Tensor]] = {}  # features that several terms look at are extracted once
         for term in terms:
-            levels = term.levels(image, self.stage.scale, self.param.boundary, self.max_points, self.offset, made)
+            levels = term.levels(image, self.stage.scale, self.boundary, self.max_points, self.offset, made)
             for name, (points, share) in levels.items():
                 yield term.group, term.weight * share, points, term.losses[name](points, improve=improve)
 
@@ -180,10 +189,10 @@ class Problem:
 
     def distance(self) -> float:
         """How far the image is from the exemplars at the finest level, as precisely as the losses can say."""
-        self.offset = (0, 0)
+        self._rest()
         image, total = self.image(), 0.0
         for term in self.terms:
-            levels = term.levels(image, self.stage.scale, self.param.boundary, self.max_points, self.offset, {})
+            levels = term.levels(image, self.stage.scale, self.boundary, self.max_points, self.offset, {})
             for name, (points, share) in list(levels.items())[:1]:  # the finest
                 total += term.weight * share * self.balance[term.group] * term.losses[name].distance(points)
         return total

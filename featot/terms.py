@@ -74,6 +74,7 @@ class ActiveTerm:
 
     def enter(self, scale: int, boundary: Boundary, max_points: int | None = None) -> None:
         """Makes the losses of the levels that are new; ``max_points``: of an exemplar, where memory is short."""
+        self.boundary = boundary
         if self.guide is not None:
             # of the stage's size, whatever the boundary
             self.guides = {scale: _halved(self.guide, scale, "periodic")}
@@ -133,9 +134,12 @@ class ActiveTerm:
     ) -> dict[str, tuple[Tensor, float]]:
         """What the losses compare, of the levels that the exemplars have too, and for what share of all it stands.
 
-        ``made``: what is extracted already.
+        ``boundary``: the parametrization's, or "valid" for a torus as a picture; points that are selected, and those
+        that see more than there is inside the border, are of the torus even so. ``made``: what is extracted already.
         """
-        channels, selection = image.shape[1], self.selection
+        whole, channels, selection = image, image.shape[1], self.selection
+        if selection is not None:
+            boundary = selection.boundary
         if selection is not None and selection.rests:
             return {}
         if self.guide is not None:
@@ -154,11 +158,13 @@ class ActiveTerm:
         else:
             if selection is not None:
                 thinned = selection.affordable(thinned, channels)
-            key = self.extractor, id(self.guide), thinned
+            key = self.extractor, id(self.guide), boundary, thinned
             if key not in made:
                 made[key] = self.extractor.extract(image, scale=scale, boundary=boundary, max_points=thinned)
             levels = made[key]
         if not levels.keys() & self.losses.keys():
+            if boundary != self.boundary:
+                return self.levels(whole, scale, self.boundary, max_points, offset, made)
             h, w = image.shape[2:]
             raise UsageError(f"an image of {h}x{w} is too small for its features")
         levels = {

@@ -229,10 +229,10 @@ def test_closed_form_is_the_papers_update(rate, channels):
 @pytest.mark.parametrize("loss", [Pull, OTLoss])
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
 def test_closed_form_never_raises_the_loss(rate, loss, exponent):
-    """With ψ and the grid at rest, over several scales; a new assignment only lowers the loss further."""
+    """With ψ at rest and one look at the torus, over several scales; a new assignment only lowers the loss further."""
     factory = functools.partial(loss, OTLossOptions(exponent=exponent, psi_steps=0))
     term = _term(_exemplar(3), Pyramid(PyramidOptions(size=3, scales=3)), factory)
-    stage = _stage((18, 21), 12, rate, settle=0)
+    stage = _stage((18, 21), 12, rate, settle=1)
     losses = [record.loss for record in _run(terms=[term], stages=[stage], optimizer="closed-form").history]
     assert all(after <= before * (1 + 1e-5) for before, after in itertools.pairwise(losses))
     assert losses[-1] < 0.95 * losses[0]
@@ -400,9 +400,23 @@ def test_the_exemplar_never_wraps_and_the_image_does_as_it_says():
         (seen, *_), *calls = extractor.calls
         torch.testing.assert_close(seen, _exemplar())
         assert extractor.calls[0][1:] == (0, "valid", None)
-        assert [call[1:] for call in calls] == [(0, boundary, 11)] * 5
+        assert [call[1:] for call in calls[::2]] == [(0, boundary, 11)] * 3
+        assert [call[1:] for call in calls[1::2]] == [(0, "valid", 11)] * 2
         if boundary == "valid":
             assert all(torch.equal(image, start) for image, *_ in calls)
+
+
+def test_a_settled_torus_is_seen_as_a_picture_too():
+    extractor = Watched()
+    _run(Given(torch.rand(1, 1, 6, 7)), [_term(extractor=extractor)], [_stage((6, 7), 8, 0.0, settle=0.5)])
+    seen = [boundary for _, _, boundary, _ in extractor.calls[1:]]
+    assert seen == [*["periodic"] * 4, "periodic", "valid", "periodic", "valid"]
+
+
+def test_a_torus_smaller_than_its_features_is_seen_as_a_torus_only():
+    term = _term(extractor=Pyramid(PyramidOptions(size=6, scales=1)))
+    history = _run(terms=[term], stages=[_stage((4, 4), 6, settle=0.0)]).history
+    assert len(history) == 6
 
 
 def _offsets(max_points):
