@@ -414,7 +414,7 @@ def test_a_settled_torus_is_seen_as_a_picture_too():
 
 
 def test_a_torus_smaller_than_its_features_is_seen_as_a_torus_only():
-    term = _term(extractor=Pyramid(PyramidOptions(size=6, scales=1)))
+    term = _term(extractor=Patches(PatchesOptions(size=6)))
     history = _run(terms=[term], stages=[_stage((4, 4), 6, settle=0.0)]).history
     assert len(history) == 6
 
