@@ -24,7 +24,7 @@ from rich.table import Table
 from torch import Tensor
 
 from featot.ot import Measure, Shortlist, c_transform, marginal
-from featot.ot.search import faiss_is_installed, keops_is_installed
+from featot.ot.search import faiss_is_installed, keops_is_installed, llvm_is_usable
 
 SIZES = [(65_536, 2_000, 48), (16_384, 8_192, 48), (16_384, 16_384, 48), (4_096, 4_096, 147)]
 STEPPED = [(16_384, 2_000, 48), (16_384, 16_384, 48), (16_384, 50_000, 48)]
@@ -61,6 +61,9 @@ def ways(x: Tensor, y: Tensor, psi: Tensor, keops: bool) -> dict[str, Callable[[
     }
     if 4 * len(x) * len(y) <= TEXTBOOK_LIMIT:
         timed["textbook"] = lambda: textbook(x, y, psi)
+    if llvm_is_usable():
+        timed["llvm"] = lambda: c_transform(x, y, psi, "llvm")
+        timed["llvm, p=1"] = lambda: c_transform(x, y, psi, "llvm", cost=1)
     if faiss_is_installed():
         timed["faiss"] = lambda: c_transform(x, y, psi, "faiss")
     if keops:
@@ -126,7 +129,7 @@ def search_table(
 ) -> Table:
     title = f"exact c-transform, float32, CPU, {arguments.threads} threads: times the tiled product"
     table = Table(title=title, box=SIMPLE)
-    names = ["textbook", "untiled", "min, index", "bf16 min", "faiss", "torch", "torch, p=1"]
+    names = ["textbook", "untiled", "min, index", "bf16 min", "faiss", "torch", "torch, p=1", "llvm", "llvm, p=1"]
     names += ["keops"] * arguments.keops
     for column in ("n", "m", "d", "GEMM", *names):
         table.add_column(column, justify="right", no_wrap=True)

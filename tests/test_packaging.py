@@ -192,6 +192,10 @@ def test_one_file_imports_faiss():
     assert importers("featot_plugins", "faiss") == importers("featot_cli", "faiss") == []
 
 
+def test_one_file_imports_llvmlite():
+    assert importers("featot", "llvmlite") == ["ot/fused.py"]
+
+
 def test_the_command_line_reaches_plugins_only_through_the_registry():
     assert importers("featot_cli", "featot_plugins") == []
 

@@ -1,6 +1,6 @@
 """The c-transform's search: the smallest c(x_i, y_j) − ψ_j of every row, on every backend.
 
-The only file that imports faiss or pykeops.
+The only file that imports faiss or pykeops, and, when it is first needed, `featot.ot.fused`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,14 @@ from featot.errors import FeatotError, UsageError, unknown_name
 from featot.ot.cost import SQEUCLIDEAN, Cost
 from featot.ot.tiles import smallest_by_products
 
-BACKENDS = ("auto", "torch", "faiss", "keops")
+BACKENDS = ("auto", "torch", "llvm", "faiss", "keops")
 
+_EXPONENTS = (2, 1, 0.5)  # of the costs whose root the llvm backend takes
 _RANKED_ANEW = 8  # of every row's best, where products are too coarse
 _PAIRS = 2**18  # differences at once
+# Where the llvm backend is faster: wide points leave the first-level cache, few rows do not pay for packing y, and
+# below a millisecond's multiplications it is not worth loading (0.2 s, once in a process).
+_WIDEST, _FEWEST_ROWS, _LEAST_WORK = 256, 256, 2**24
 
 _faiss_lock = threading.Lock()
 
@@ -40,9 +44,10 @@ def nearest(
     """The k smallest ``c(x_i, y_j) − ψ_j`` of every row, and their j; never an n×m matrix.
 
     Points are embedded (`Cost.embed`) by the caller. ``center`` is taken off both clouds: far from the origin the
-    products would cancel. The k come in no particular order. ``backend``: "torch" (any device and dtype), "faiss"
-    (CPU, float32), "keops" (where pykeops is installed), or "auto": torch, as long as no other is measured to be
-    faster. FAISS and KeOps search squared costs only.
+    products would cancel. The k come in no particular order. ``backend``: "torch" (anything), "llvm" (where llvmlite
+    is installed: one nearest, float32, a CPU with AVX2, exponents 2, 1 and ½), "faiss" (float32 on a CPU), "keops"
+    (where pykeops is installed), or "auto": what is measured to be fastest, "llvm" for what it can do where
+    that pays, else "torch". FAISS and KeOps search squared costs only.
 
     Raises `featot.UsageError` for an unknown backend or inputs that do not match, `featot.FeatotError` where the
     backend cannot do it.
@@ -51,9 +56,13 @@ def nearest(
     if not 1 <= k <= len(y):
         raise UsageError(f"expected k between 1 and the {len(y)} points of y, got {k}")
     x, y, psi = x.detach(), y.detach(), psi.detach()
-    backend = _choose(x, backend, cost)
+    backend = _choose(x, y, k, backend, cost)
     if backend == "torch":
         return smallest_by_products(x, y, psi, k, cost, center)
+    if backend == "llvm":
+        from featot.ot.fused import smallest_by_registers  # late: llvmlite is optional
+
+        return smallest_by_registers(x, y, psi, cost, center)
     if center is not None:
         x, y = x - center, y - center
     # Squared costs: the smallest scale · (‖x‖² + ‖y‖² − 2⟨x, y⟩) − ψ has the smallest ‖y‖² − ψ / scale − 2⟨x, y⟩.
@@ -104,20 +113,30 @@ def require_match(x: Tensor, y: Tensor, psi: Tensor) -> None:
         raise UsageError(f"expected x, y and psi of one dtype on one device, got {got}")
 
 
-def _choose(x: Tensor, backend: str, cost: Cost) -> str:
+def _choose(x: Tensor, y: Tensor, k: int, backend: str, cost: Cost) -> str:
     if backend not in BACKENDS:
         raise unknown_name("search backend", backend, BACKENDS)
+    float32_on_cpu = x.device.type == "cpu" and x.dtype == torch.float32
     if backend in ("faiss", "keops") and not cost.squared:
         raise FeatotError(f"the {backend} backend searches squared costs, not {cost.name}; 'torch' searches all")
-    if backend == "faiss":
-        if x.device.type != "cpu" or x.dtype != torch.float32:
-            raise FeatotError(f"the faiss backend searches float32 on the CPU, got {x.dtype} on {x.device}")
-        if not faiss_is_installed():
-            raise FeatotError("the faiss backend needs faiss (pip install faiss-cpu); 'torch' needs nothing")
+    if backend in ("llvm", "faiss") and not float32_on_cpu:
+        raise FeatotError(f"the {backend} backend searches float32 on the CPU, got {x.dtype} on {x.device}")
+    if backend == "llvm":
+        if k > 1 or cost.exponent not in _EXPONENTS:
+            raise FeatotError(f"the llvm backend finds one nearest for p in {_EXPONENTS}; 'torch' finds all")
+        if not llvm_is_usable():
+            raise FeatotError("the llvm backend needs llvmlite (pip install 'featot[fast]') and a CPU with AVX2")
+    if backend == "faiss" and not faiss_is_installed():
+        raise FeatotError("the faiss backend needs faiss (pip install faiss-cpu); 'torch' needs nothing")
     if backend == "keops" and not keops_is_installed():
         raise FeatotError("the keops backend needs pykeops (pip install pykeops); 'torch' needs nothing")
-    # Measured (benchmarks/bench_search.py): on a CPU torch's tiles are faster than FAISS and KeOps at any size.
-    return "torch" if backend == "auto" else backend
+    if backend != "auto":
+        return backend
+    # Measured (benchmarks/bench_search.py): on a CPU FAISS and KeOps are slower than torch's tiles at any size.
+    n, d = x.shape
+    suits = k == 1 and cost.exponent in _EXPONENTS and float32_on_cpu
+    pays = n >= _FEWEST_ROWS and d <= _WIDEST and n * len(y) * d >= _LEAST_WORK
+    return "llvm" if suits and pays and llvm_is_usable() else "torch"
 
 
 def _nearest_faiss(x: Tensor, y: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -175,6 +194,15 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+@functools.cache
+def llvm_is_usable() -> bool:
+    try:
+        from featot.ot.fused import USABLE
+    except ImportError:
+        return False
+    return USABLE
 
 
 @functools.cache

@@ -68,7 +68,7 @@ class OTLossOptions:
     psi_steps: int = option(10, "ascent steps of ψ per step of the image", min=0)
     psi_pairs: int = option(15_000_000, "fewer ψ steps (but one) where they would search more pairs (x, y)", min=0)
     psi_rate: float = option(0.001, "step of ψ, in units of min(n, m) · spread of the target", min=0.0)
-    backend: str = option("auto", "search of the c-transform", choices=("auto", "torch", "faiss", "keops"))
+    backend: str = option("auto", "search of the c-transform", choices=("auto", "torch", "llvm", "faiss", "keops"))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -19,7 +20,8 @@ EPS = torch.finfo(torch.float32).eps
 NEAREST = inspect.unwrap(nearest)  # without the type checks of conftest.py, which no user has
 needs_faiss = pytest.mark.skipif(not search.faiss_is_installed(), reason="faiss is not installed")
 needs_keops = pytest.mark.skipif(not search.keops_is_installed(), reason="pykeops is not installed")
-MARKS = {"faiss": needs_faiss, "keops": needs_keops}
+needs_llvm = pytest.mark.skipif(not search.llvm_is_usable(), reason="no llvmlite, or a CPU without AVX2")
+MARKS = {"faiss": needs_faiss, "keops": needs_keops, "llvm": needs_llvm}
 
 
 class Case(NamedTuple):
@@ -60,7 +62,7 @@ CASES = [
 
 def _suits(backend, case):
     # KeOps compiles for some seconds for every d and k: it takes the cases of one d.
-    return backend != "keops" or (case.d == 5 and case.k <= 2)
+    return not (backend == "keops" and (case.d != 5 or case.k > 2)) and not (backend == "llvm" and case.k > 1)
 
 
 CASES_OF_BACKENDS = [
@@ -73,8 +75,10 @@ CASES_OF_BACKENDS = [
 
 @pytest.fixture(params=[pytest.param(backend, marks=MARKS.get(backend, ())) for backend in BACKENDS])
 def backend(request, device):
-    if request.param == "faiss" and device.type != "cpu":
-        pytest.skip("the faiss backend searches on the CPU")
+    if request.param in ("llvm", "faiss") and device.type != "cpu":
+        pytest.skip(f"the {request.param} backend searches on the CPU")
+    if request.param == "llvm" and request.node.callspec.params.get("k", 1) > 1:
+        pytest.skip("the llvm backend finds one nearest")
     return request.param
 
 
@@ -131,11 +135,72 @@ def test_parity_in_float64(backend, n, k, device):
 
 
 @pytest.mark.parametrize("cost", ["euclidean", 0.5, 1.5])
-@pytest.mark.parametrize(("m", "k"), [(300, 1), (1100, 2), (300, 20)])
+@pytest.mark.parametrize(("m", "k"), [(300, 1), (5100, 1), (1100, 2), (300, 20)])
 def test_parity_for_other_costs(m, k, cost, device):
     problem, cost = _problem(700, m, device=device), as_cost(cost)
     for backend in ("torch", "auto"):
         _check(*problem, *nearest(*problem, k, cost=cost, backend=backend), k, cost)
+
+
+@needs_llvm
+@pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean", 0.5])
+@pytest.mark.parametrize(("lanes", "columns"), [(16, 8), (8, 6)], ids=["AVX-512", "AVX2"])
+def test_kernels_of_either_width_in_parts_and_on_threads(lanes, columns, cost, monkeypatch):
+    import featot.ot.fused as fused
+
+    sizes = {"_LANES": lanes, "_COLUMNS": columns, "_PART": 64, "_CACHED": 100, "_WORK": 1000}
+    for name, size in sizes.items():
+        monkeypatch.setattr(fused, name, size)
+    monkeypatch.setattr(fused, "_kernel", functools.cache(fused._kernel.__wrapped__))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    for n, m in ((1, 1), (31, 8), (33, 9), (500, 301)):
+        problem = _problem(n, m)
+        _check(*problem, *nearest(*problem, cost=as_cost(cost), backend="llvm"), 1, as_cost(cost))
+
+
+@needs_llvm
+@pytest.mark.parametrize(
+    ("says", "options"),
+    [
+        (r"float32 on the CPU, got torch\.float64", {"dtype": torch.float64}),
+        ("finds one nearest", {"k": 2}),
+        ("for p in", {"cost": as_cost(1.5)}),
+    ],
+)
+def test_llvm_refuses_what_it_cannot(says, options):
+    problem = _problem(50, 50, dtype=options.pop("dtype", torch.float32))
+    with pytest.raises(FeatotError, match=says):
+        nearest(*problem, backend="llvm", **options)
+
+
+def test_llvm_says_what_it_needs(monkeypatch):
+    monkeypatch.setattr(search, "llvm_is_usable", lambda: False)
+    with pytest.raises(FeatotError, match="llvmlite"):
+        nearest(*_problem(50, 50), backend="llvm")
+    problem = _problem(700, 5100)
+    _check(*problem, *nearest(*problem))  # auto does without
+
+
+@needs_llvm
+def test_auto_takes_llvm_where_it_pays(monkeypatch):
+    import featot.ot.fused as fused
+
+    taken = []
+    monkeypatch.setattr(fused, "smallest_by_registers", lambda *_: taken.append(True))
+
+    def takes(n, m, d, k=1, **options):
+        taken.clear()
+        NEAREST(*_problem(n, m, d, dtype=options.pop("dtype", torch.float32)), k, **options)
+        return bool(taken)
+
+    assert takes(700, 600, 48)
+    assert takes(700, 600, 48, cost=as_cost(1))
+    assert not takes(700, 600, 48, cost=as_cost(1.5))
+    assert not takes(700, 600, 48, k=2)
+    assert not takes(700, 600, 48, dtype=torch.float64)
+    assert not takes(100, 6000, 48)
+    assert not takes(300, 300, 257)
+    assert not takes(300, 300, 48)
 
 
 @pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean", 0.5])

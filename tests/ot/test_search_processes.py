@@ -10,6 +10,7 @@ import pytest
 import featot.ot.search as search
 
 needs_faiss = pytest.mark.skipif(not search.faiss_is_installed(), reason="faiss is not installed")
+needs_llvm = pytest.mark.skipif(not search.llvm_is_usable(), reason="no llvmlite, or a CPU without AVX2")
 
 
 def _run(script, *arguments):
@@ -41,7 +42,8 @@ def test_everything_but_the_faiss_backend_works_without_faiss():
 
 
 def test_featot_ot_is_imported_without_importing_its_backends():
-    assert _run("import sys, featot.ot; sys.exit('faiss' in sys.modules or 'pykeops' in sys.modules)").returncode == 0
+    script = "import sys, featot.ot; sys.exit(bool({'faiss', 'pykeops', 'llvmlite'} & sys.modules.keys()))"
+    assert _run(script).returncode == 0
 
 
 FORK = """
@@ -55,7 +57,9 @@ torch.manual_seed(0)
 x, y, psi = torch.randn(4000, 64), torch.randn(3000, 64), torch.randn(3000)
 
 def found():
-    return [search.nearest(x, y, psi, k, backend=name)[0] for k in (1, 3) for name in ("torch", "faiss")]
+    names = [(k, name) for k in (1, 3) for name in ("torch", "faiss")]
+    names += [(1, "llvm")] * search.llvm_is_usable()
+    return [search.nearest(x, y, psi, k, backend=name)[0] for k, name in names]
 
 expected = found()
 search._faiss_lock.acquire()  # as if another thread were searching
@@ -101,6 +105,7 @@ print(peak() - before)
         ("torch", "sqeuclidean", "1", 64),
         ("torch", "euclidean", "1", 64),
         ("torch", "sqeuclidean", "16", 256),
+        pytest.param("llvm", "sqeuclidean", "1", 16, marks=needs_llvm),
         pytest.param("faiss", "sqeuclidean", "1", 64, marks=needs_faiss),
     ],
 )
