@@ -48,7 +48,8 @@ def halve(image: Float[Tensor, "b c h w"], boundary: Boundary) -> Float[Tensor, 
         image = wrap(image, after=(2 + h % 2, 2 + w % 2))
     outer, inner = _taps()[:2].tolist()
     image = outer * (image[:, :, :-3:2] + image[:, :, 3::2]) + inner * (image[:, :, 1:-2:2] + image[:, :, 2:-1:2])
-    return outer * (image[..., :-3:2] + image[..., 3::2]) + inner * (image[..., 1:-2:2] + image[..., 2:-1:2])
+    halved = outer * (image[..., :-3:2] + image[..., 3::2]) + inner * (image[..., 1:-2:2] + image[..., 2:-1:2])
+    return halved
 
 
 def _taps() -> Float[Tensor, " 4"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import re
 import signal
 import sys
 import time
@@ -163,7 +164,9 @@ def main(args: list[str] | None = None) -> None:
         code = error.exit_code
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "featot"
-        code = _fail(f"{error.format_message()}{origin(error)} See: {command} --help", error.exit_code)
+        message = error.format_message()
+        message += "" if message.endswith((".", "?", "?)")) else "."
+        code = _fail(_what_is_missing(error) or f"{message}{origin(error)} See: {command} --help", error.exit_code)
     except click.ClickException as error:
         code = _fail(error.format_message(), error.exit_code)
     except FeatotError as error:
@@ -187,6 +190,17 @@ def _what_failed(error: Exception) -> str:
     if is_out_of_memory(error):
         return "not enough memory"
     return f"{type(error).__name__}: {error} (this is a bug; FEATOT_DEBUG=1 shows where)"
+
+
+def _what_is_missing(error: click.UsageError) -> str | None:
+    """For an argument that is missing, the first example of the command's help; None for another error."""
+    if not isinstance(error, click.MissingParameter) or error.param is None or error.ctx is None:
+        return None
+    example = re.search(r"^ *(featot .*?) *(?:$|   )", error.ctx.command.help or "", re.M)
+    if example is None:
+        return None
+    name = error.param.make_metavar(error.ctx).rstrip(".")
+    return f"{name} is missing; expected as in: {example[1]}"
 
 
 def _interrupt_once() -> None:
