@@ -158,7 +158,8 @@ def main(args: list[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):  # a terminal that knows no ψ gets \u03c8
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = cli.main(args=args, prog_name="featot", standalone_mode=False)
+        plain = False if os.environ.get("NO_COLOR") else None  # None: styles on a terminal only
+        code = cli.main(args=args, prog_name="featot", standalone_mode=False, color=plain)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         code = error.exit_code
@@ -227,7 +228,7 @@ def _fail(message: str, code: int) -> int:
 
 
 def _show_warning(message: Any, *_: Any, **__: Any) -> None:
-    click.echo(f"featot: warning: {_one_line(str(message))}", err=True)
+    print(f"featot: warning: {_one_line(str(message))}", file=sys.stderr)  # so that it comes above a bar, not into it
 
 
 def _one_line(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -354,3 +355,14 @@ def test_every_command_says_as_little_and_as_much_as_it_is_asked():
         silent |= {name} if not {"-q", "--quiet"} <= found else set()
         plain |= {name} if "--json" not in found else set()
     assert (silent, plain) == ({"doctor", "plugins"}, set())
+
+
+@pytest.mark.parametrize(("terminal", "colour"), [(True, {}), (True, {"NO_COLOR": "1"}), (False, {})])
+def test_styles_are_for_terminals_that_want_them(terminal, colour):
+    ours, theirs = pty.openpty() if terminal else os.pipe()
+    done = subprocess.run([*PYTHON, "plugins"], stdout=theirs, env=environment(TERM="xterm", **colour), timeout=60)
+    os.close(theirs)
+    shown = os.read(ours, 1000)
+    os.close(ours)
+    assert (done.returncode, b"--features" in shown) == (0, True)
+    assert (b"\x1b[" in shown) == (terminal and not colour)
