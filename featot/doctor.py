@@ -52,6 +52,7 @@ class Diagnosis:
 
     @property
     def broken(self) -> bool:
+        """Whether anything does not work."""
         return any(finding.level == "broken" for finding in self.findings)
 
 

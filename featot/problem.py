@@ -125,6 +125,7 @@ class Problem:
             self.balance[group] = share * first / lengths[group] if first > 0 and lengths[group] > 0 else share
 
     def image(self) -> Tensor:
+        """The image ``(b, c, h, w)`` as it is now, without gradients."""
         with torch.no_grad():
             return self.param(self.stage.size, self.generator).detach()
 

@@ -190,6 +190,7 @@ def settings_and_output(
 
 
 def synthesis_settings(changes: dict[str, Any]) -> Any:
+    """The settings with what was typed, as `parsed_changes` reads it."""
     from featot.runs import SynthesisSettings
 
     return SynthesisSettings(**parsed_changes(changes))

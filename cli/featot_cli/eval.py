@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 
 class MetricCommand(PluginCommand):
+    """A command about metrics."""
+
     kinds = ("metric",)
 
 
