@@ -20,7 +20,7 @@ check: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python docs/generate.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
-	@echo "the documentation is in site/index.html"
+	@echo "the documentation is in site/index.html; with a search: $(BIN)/python -m http.server -d site"
 
 clean:
 	rm -rf $(VENV) out site build dist *.egg-info

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from featot.options import describe
+from featot.options import as_text, describe
 from featot.plugins import load_registry
 from featot_cli.main import COMMANDS, cli
 
@@ -27,7 +27,7 @@ def plugin_table() -> str:
     for registered in load_registry().all():
         if registered.owner == "featot":
             plugin = registered.plugin
-            options = ", ".join(f"`{info.name}={info.default}`" for info in describe(plugin.options))
+            options = ", ".join(f"`{info.name}={as_text(info.default)}`" for info in describe(plugin.options))
             lines.append(f"| {registered.kind} | `{plugin.name}` | {plugin.summary} | {options} |")
     return "\n".join(lines) + "\n"
 

@@ -30,7 +30,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     def taken(found: re.Match[str]) -> str:
         if found["code"]:
             name = found[0].strip("`")
-            return f"[`{name}`][{name}]" if name in _REFERENCE else found[0]
+            told = any(f"{name}.".startswith(f"{known}.") for known in _REFERENCE)
+            return f"[`{name}`][{name}]" if told else found[0]
         try:
             formula = convert(found["block"] or found["line"], display="block" if found["block"] else "inline")
         except Exception as error:  # of many kinds

@@ -32,6 +32,7 @@ class Anchor:
     linear: ClassVar[bool] = True
 
     def activate(self, generator: torch.Generator) -> ActiveAnchor:
+        """The anchor as a running problem has it."""
         return ActiveAnchor(self, generator)
 
 
@@ -45,6 +46,7 @@ class ActiveAnchor:
         self.exemplars: tuple[Tensor, ...] = ()
 
     def enter(self, scale: int, boundary: Boundary, max_points: int | None = None) -> None:
+        """Halves the target to the stage's resolution."""
         self.target = self.anchor.target
         for _ in range(scale):
             self.target = halve_in_place(self.target, boundary)
@@ -60,6 +62,7 @@ class ActiveAnchor:
         offset: Size,
         made: dict[object, dict[str, Tensor]],
     ) -> dict[str, tuple[Tensor, float]]:
+        """The differences from the target, as points, for all of the image."""
         apart = torch.einsum("kc,bchw->bkhw", self.anchor.channels, image) - self.target
         halvings = max(0, self.anchor.halvings - scale)
         # At one phase of the coarse grid only, the grid itself would show.

@@ -26,10 +26,8 @@ from featot.files import check_writable, what_is_missing
 from featot.images import check_image_suffix, write_image
 from featot.plugins import Registry
 from featot.provenance import is_record
-from featot.recipe import Recipe
 from featot.report import Recorder, check_report, write_report
-from featot.runs import DEFAULT_LOSS, SynthesisSettings
-from featot.schedule import find_quality
+from featot.runs import SynthesisSettings, check_plugins
 from featot.tasks import synthesize_each
 
 _PATIENCE = 10.0  # seconds for a process to clear up and end
@@ -125,7 +123,7 @@ def check_items(items: Sequence[Item], registry: Registry) -> None:
                 raise UsageError(f"cannot write {item.sidecar}: a file of another kind is there")
             if item.page is not None:
                 check_report(item.page)
-            _check_recipe(item.settings, registry)
+            check_plugins(item.settings, registry)
         except UsageError as error:
             raise UsageError(f"{item.label}: {error}") from None
 
@@ -156,19 +154,6 @@ def run_items(items: Sequence[Item], jobs: int = 1) -> Generator[Outcome, None, 
     if jobs < 1:
         raise UsageError(f"expected at least 1 job, got {jobs}")
     return (_make(item) for item in items) if jobs == 1 else _in_processes(items, min(jobs, len(items)))
-
-
-def _check_recipe(settings: SynthesisSettings, registry: Registry) -> None:
-    Recipe.choose(
-        registry,
-        features=settings.features,
-        param=settings.param,
-        loss=settings.loss,
-        default_loss=DEFAULT_LOSS[settings.optimizer],
-        options=settings.options,
-        presets=find_quality(settings.quality).options,
-        objects={},
-    )
 
 
 def _identity(file: str | Path) -> tuple[int, int]:

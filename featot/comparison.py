@@ -51,6 +51,10 @@ class Case:
     exemplar: Picture
     changes: Mapping[str, Any] = field(default_factory=dict)
 
+    def settings(self, common: SynthesisSettings) -> SynthesisSettings:
+        """Its own, of those in ``common``."""
+        return fitting(dataclasses.replace(common, **self.changes))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
@@ -111,7 +115,7 @@ def compare(
     registry = load_registry() if registry is None else registry
     for case in cases:
         try:
-            chosen = fitting(dataclasses.replace(settings or SynthesisSettings(), **case.changes))
+            chosen = case.settings(settings or SynthesisSettings())
             result = synthesize(case.exemplar, chosen, callback=callback, registry=registry)
             exemplar = pixels(case.exemplar)
             scores = {name: metric(result.image, exemplar) for name, metric in metrics.items()}
@@ -145,6 +149,20 @@ def tables(outcomes: Sequence[Outcome], metrics: Mapping[str, Metric]) -> list[S
             scores={(o.case.row, o.case.column): o.scores[name] for o in outcomes if name in o.scores},
         )
         for name, metric in metrics.items()
+    ]
+
+
+def to_json(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """What came of each case, ready for JSON: its place, its scores, the seconds it took; or the error."""
+    return [
+        {
+            "row": outcome.case.row,
+            "column": outcome.case.column,
+            "scores": dict(outcome.scores),
+            "seconds": None if outcome.synthesis is None else outcome.synthesis.record["timings"]["match"],
+            "error": outcome.error,
+        }
+        for outcome in outcomes
     ]
 
 

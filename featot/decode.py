@@ -87,6 +87,7 @@ def _decode(data: bytes, path: AnyPath) -> Decoded:
 
 
 def unreadable(path: AnyPath, why: str) -> UsageError:
+    """The error for an image that cannot be read."""
     return UsageError(f"cannot read {path}: {why}")
 
 

@@ -52,6 +52,7 @@ class Diagnosis:
 
     @property
     def broken(self) -> bool:
+        """Whether anything does not work."""
         return any(finding.level == "broken" for finding in self.findings)
 
 
@@ -123,7 +124,7 @@ def _slow(facts: Mapping[str, Any]) -> list[Finding]:
     if torch["gpu_unused"]:
         found.append(Finding("slow", torch["gpu_unused"], "install the torch of https://pytorch.org for its driver"))
     if machine["load"] is not None and machine["load"] > max(1.0, 0.75 * cores):
-        why = f"others keep about {machine['load']:.1f} of {machine['cores_present']} cores busy"
+        why = f"the load is {machine['load']:.1f} on {machine['cores_present']} cores: others work here too"
         found.append(Finding("slow", why, "wait for them, or give each run its share with OMP_NUM_THREADS"))
     free = [size for size in (machine["memory_free"], machine["cgroup_memory"]) if size is not None]
     if free and min(free) < _SCARCE:

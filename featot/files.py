@@ -91,6 +91,7 @@ def _temporary_beside(target: Path) -> Iterator[BinaryIO]:
 
 
 def kind_of(mode: int) -> str:
+    """What is there instead of a file, in words; ``mode``: of `os.stat`."""
     return "it is a directory" if stat.S_ISDIR(mode) else "it is not a regular file"
 
 

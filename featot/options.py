@@ -111,6 +111,13 @@ def to_dict(options: Any) -> dict[str, Any]:
     return {field.name: _plain(getattr(options, field.name)) for field in dataclasses.fields(options) if field.init}
 
 
+def as_text(value: Any) -> str:
+    """A value as it would be typed: `build` reads "a,b" as a tuple, "none" as None, "true" as True."""
+    if isinstance(value, tuple | list):
+        return ",".join(as_text(item) for item in value)
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(_plain(item) for item in value)

@@ -129,6 +129,7 @@ class Registry:
     problems: list[PluginProblem] = field(default_factory=list)
 
     def names(self, kind: str) -> list[str]:
+        """Those of a kind, in the order of the alphabet."""
         return sorted(self.plugins[kind])
 
     def get(self, kind: str, name: str) -> Registered:

@@ -129,6 +129,7 @@ class Problem:
         self.boundary: Boundary = self.param.boundary
 
     def image(self) -> Tensor:
+        """The image ``(b, c, h, w)`` as it is now, without gradients."""
         with torch.no_grad():
             return self.param(self.stage.size, self.generator).detach()
 

@@ -16,7 +16,8 @@ from featot.match import Callback, MatchState
 def progress_bar(*, quiet: bool = False) -> Iterator[Callback]:
     """A callback for any task that moves a bar, on standard error or in the notebook: level, size, loss, time left.
 
-    Silent if ``quiet``, where standard error is no terminal, and in notebooks without ipywidgets.
+    Silent if ``quiet``, where standard error is no terminal, and in notebooks without ipywidgets. On a terminal it is
+    gone when a run has ended, so that what is printed then has a line of its own, and back when the next one begins.
 
     >>> with featot.progress_bar() as callback:
     ...     result = featot.synthesize("bricks.png", callback=callback)
@@ -37,6 +38,7 @@ def progress_bar(*, quiet: bool = False) -> Iterator[Callback]:
 
         def update(state: MatchState) -> None:
             h, w = state.size
+            progress.start()
             progress.update(
                 bar,
                 description=f"level {state.stage + 1}/{state.num_stages}, {h}x{w}",
@@ -44,5 +46,7 @@ def progress_bar(*, quiet: bool = False) -> Iterator[Callback]:
                 total=state.num_steps,
                 loss=f"{state.record.loss:.4f}",
             )
+            if state.record.step + 1 == state.num_steps and not console.is_jupyter:
+                progress.stop()
 
         yield update

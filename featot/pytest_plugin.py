@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds --featot."""
     parser.getgroup("featot").addoption(
         "--featot",
         action="append",
@@ -29,6 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before -k and -m choose among the tests
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Appends the checks of the plugins that --featot names."""
     names = config.getoption("--featot")
     if not names:
         return

@@ -136,6 +136,20 @@ class Synthesis:
         return png_of(self.image)
 
 
+def check_plugins(settings: SynthesisSettings, registry: Registry) -> None:
+    """Raises `featot.UsageError` for plugins and options that do not exist; imports none."""
+    Recipe.choose(
+        registry,
+        features=settings.features,
+        param=settings.param,
+        loss=settings.loss,
+        default_loss=DEFAULT_LOSS[settings.optimizer],
+        options=settings.options,
+        presets=find_quality(settings.quality).options,
+        objects={},
+    )
+
+
 class Run:
     """One run of a task: its plugins, presets and device, settled before anything is computed.
 

@@ -68,6 +68,21 @@ def test_the_bar_on_a_terminal_and_elsewhere(monkeypatch):
     assert _bar(monkeypatch, Console(file=io.StringIO(), force_terminal=False)) == ""
 
 
+def test_what_is_printed_after_a_run_has_a_line_of_its_own(monkeypatch):
+    """Several runs under one bar: it is wiped away at the end of each, and comes again."""
+    console = Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "xterm"})
+    monkeypatch.setattr("featot.progress.Console", lambda stderr: console)
+    with featot.progress_bar() as callback:
+        for number in range(2):
+            featot.synthesize(_noise(3, 28, 32), size=(24, 20), callback=callback, **QUICK)
+            console.file.write(f"made {number}\n")
+    *runs, rest = re.split(r"made \d\n", console.file.getvalue())
+    for shown in runs:
+        assert "level 2/2, 24x20" in shown
+        assert re.search(r"\n(\x1b\[[\d?]*[a-zA-Z]|\r)*$", shown), "something stands on the line"
+    assert "level" not in rest
+
+
 @pytest.mark.parametrize("installed", [True, False])
 def test_the_bar_in_a_notebook(monkeypatch, installed):
     """As a widget where there are widgets; else nothing, and no complaint."""

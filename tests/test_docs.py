@@ -35,6 +35,27 @@ def test_generated_parts_are_fresh(generate):
         assert generate.renew(path) == path.read_text("utf-8"), "run: python docs/generate.py"
 
 
+def public(source):
+    """The names of the module's own classes, functions and methods that are for others, with what they are."""
+    for name, thing in vars(source).items():
+        own = getattr(thing, "__module__", None) == source.__name__
+        if own and not name.startswith("_") and (inspect.isclass(thing) or inspect.isfunction(thing)):
+            yield name, thing
+            for part, member in vars(thing).items() if inspect.isclass(thing) else ():
+                member = member.fget if isinstance(member, property) else member
+                if inspect.isfunction(member) and not part.startswith("_"):
+                    yield f"{name}.{part}", getattr(thing, part)
+
+
+@pytest.mark.parametrize("folder", ["featot", "featot/ot", "featot/testing", "plugins/featot_plugins"])
+def test_what_is_public_says_what_it_is(folder):
+    """In a docstring of its own, or in that of what it overrides."""
+    for path in sorted((ROOT / folder).glob("[!_]*.py")) + sorted((ROOT / folder).glob("_[!_]*.py")):
+        module = importlib.import_module(f"{folder.removeprefix('plugins/').replace('/', '.')}.{path.stem}")
+        silent = [name for name, thing in public(module) if not inspect.getdoc(thing)]
+        assert silent == [], f"without a docstring in {path.name}"
+
+
 def test_every_file_is_in_the_design():
     page = (ROOT / "docs" / "design.md").read_text("utf-8")
     for folder in ("featot", "plugins", "cli"):

@@ -61,7 +61,7 @@ def test_nothing_to_say(facts):
         ("machine", {"environment": {"OMP_WAIT_POLICY": "ACTIVE"}}, "slow", "OMP_WAIT_POLICY=ACTIVE", "unset OMP_"),
         ("machine", {"environment": {"GOMP_SPINCOUNT": "infinity"}}, "slow", "two runs at once", "unset GOMP_"),
         ("machine", {"environment": {"KMP_BLOCKTIME": "infinite"}}, "slow", "KMP_BLOCKTIME", "unset KMP_"),
-        ("machine", {"load": 7.2}, "slow", "others keep about 7.2 of 8 cores busy", "OMP_NUM_THREADS"),
+        ("machine", {"load": 7.2}, "slow", "the load is 7.2 on 8 cores: others work here too", "OMP_NUM_THREADS"),
         ("machine", {"memory_free": 2**28}, "slow", "only 256 MiB of memory", "--size"),
         ("machine", {"cgroup_memory": 2**29}, "slow", "only 512 MiB of memory", "--size"),
         ("faiss", {"error": "ImportError: faiss"}, "note", "faiss cannot be used", "pip install faiss-cpu"),

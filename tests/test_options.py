@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featot.errors import UsageError
-from featot.options import NoOptions, OptionInfo, build, describe, option, to_dict
+from featot.options import NoOptions, OptionInfo, as_text, build, describe, option, to_dict
 
 OWNER = "features plugin 'patches'"
 
@@ -259,5 +259,12 @@ def test_options_survive_to_dict_and_json(options):
 @given(EVERYTHING)
 def test_options_survive_being_written_as_text(options):
     values = {name: value for name, value in to_dict(options).items() if name not in ("label", "table")}
-    text = {name: ",".join(map(str, v)) if isinstance(v, tuple) else str(v) for name, v in values.items()}
+    text = {name: as_text(value) for name, value in values.items()}
     assert build(Everything, text, OWNER) == dataclasses.replace(options, label="plain", table={"one": 1})
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(("a", "b"), "a,b"), ((), ""), (None, "none"), (True, "true"), (2.0, "2.0"), (Path("x"), "x")]
+)
+def test_values_are_written_as_they_are_typed(value, text):
+    assert as_text(value) == text

@@ -69,6 +69,7 @@ def test_functions_beside_formulas_lead_to_the_reference(site):
     page = text_of(site, "mathematics.html")
     linked = re.findall(r'href="(api[\w-]*\.html)#(featot[\w.]+)"', page)
     assert len(set(linked)) > 30
+    assert re.findall(r"(?<!>)<code>(featot[\w.]+)</code>", page) == [], "a name that leads nowhere"
     for target, anchor in set(linked):
         assert f'id="{anchor}"' in text_of(site, target)
 

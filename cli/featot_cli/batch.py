@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 @loop_options
 @report_option
 @quiet_option
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON an image instead of the table.")
 @pass_registry
 def batch(
     lazy: LazyRegistry,
@@ -68,6 +70,7 @@ def batch(
     weights: str | None,
     report: bool,
     quiet: bool,
+    as_json: bool,
     **given: Any,
 ) -> None:
     """Synthesise from each EXEMPLAR, files or patterns, as `featot synth` does, and put the images into a folder.
@@ -109,10 +112,12 @@ def batch(
             with closing(run_items(items, jobs)) as running:
                 for outcome in running:
                     outcomes.append(outcome)
-                    _tell(outcome, f"[{len(outcomes)}/{len(items)}]", quiet)
+                    _tell(outcome, f"[{len(outcomes)}/{len(items)}]", quiet or as_json)
+                    if as_json:
+                        click.echo(json.dumps(_as_json(outcome)))
         except KeyboardInterrupt:
             interrupted = True
-    if not quiet:
+    if not (quiet or as_json):
         _print_summary(items, outcomes)
     if interrupted:
         left = len(items) - len(outcomes)
@@ -127,6 +132,11 @@ def _tell(outcome: Outcome, number: str, quiet: bool) -> None:
         click.echo(f"featot: warning: {' '.join(warning.split())}", err=True)
     if not quiet or outcome.status == "failed":
         click.echo(f"{number} {outcome.item.name}: {_what_became(outcome)}", err=True)
+
+
+def _as_json(outcome: Outcome) -> dict[str, Any]:
+    told = {"exemplar": outcome.item.name, "image": str(outcome.item.out), "status": outcome.status}
+    return told | {"seconds": round(outcome.seconds, 4), "loss": outcome.loss, "error": outcome.error}
 
 
 def _what_became(outcome: Outcome) -> str:

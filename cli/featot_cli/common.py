@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from featot.errors import UsageError
+from featot.options import as_text
 from featot_cli.config import after_parsing, before_parsing
 from featot_cli.main import lazy_registry
 from featot_cli.plugins import describe_options, option_help
@@ -41,12 +42,14 @@ class PluginCommand(click.Command):
         return rest
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """As click's, but what many commands share stands under headings of its own."""
+        """As click's, but what many commands share stands under headings, where there is more than one of a kind."""
         sections: dict[str, list[tuple[str, str]]] = {"Options": []}
         for parameter in self.get_params(ctx):
             row = parameter.get_help_record(ctx)
             if row is not None and isinstance(parameter, click.Option):  # the usage line names the arguments
                 sections.setdefault(getattr(parameter, _SECTION, "Options"), []).append(row)
+        for title in [title for title, rows in sections.items() if len(rows) == 1 and title != "Options"]:
+            sections["Options"].insert(-1, *sections.pop(title))  # before --help
         for title, rows in sections.items():
             with formatter.section(title):
                 formatter.write_dl(rows)
@@ -58,7 +61,8 @@ class PluginCommand(click.Command):
                 options = describe_options(registry.get(kind, name))
                 if options:
                     with formatter.section(f"-o KEY=VALUE for --{kind} {name}"):
-                        formatter.write_dl([(f"{o['name']}={o['default']}", option_help(o)) for o in options])
+                        rows = [(f"{o['name']}={as_text(o['default'])}", option_help(o)) for o in options]
+                        formatter.write_dl(rows)
         super().format_epilog(ctx, formatter)
 
 
@@ -89,7 +93,7 @@ mixed_option = click.option(
     help="With an equals sign: an option of a plugin (size=5, or pyramid.size=5). Without: the same as --out.",
 )
 quality_option = click.option(
-    "--quality", metavar="NAME", help="draft, standard or high: about 1, 3 and 20 times the time.  [standard]"
+    "--quality", metavar="NAME", help="draft, standard or high: of 1, 3 and 20 times the time.  [default: standard]"
 )
 seed_option = click.option("--seed", type=int, help="The same seed gives the same image.  [default: 0]")
 image_options = _group(
@@ -187,6 +191,7 @@ def settings_and_output(
 
 
 def synthesis_settings(changes: dict[str, Any]) -> Any:
+    """The settings with what was typed, as `parsed_changes` reads it."""
     from featot.runs import SynthesisSettings
 
     return SynthesisSettings(**parsed_changes(changes))

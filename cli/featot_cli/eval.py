@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 
 class MetricCommand(PluginCommand):
+    """A command about metrics."""
+
     kinds = ("metric",)
 
 
@@ -31,6 +33,7 @@ class MetricCommand(PluginCommand):
 )
 @click.option("-o", "mixed", multiple=True, metavar="KEY=VALUE", help="An option of a metric: msot.scales=3.")
 @weights_option
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 @click.option("--csv", "csv_file", metavar="FILE", help="Also write the table here, as CSV in full precision.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print JSON instead of the table, with the details of each score."
@@ -44,6 +47,7 @@ def evaluate(
     metrics: tuple[str, ...],
     mixed: tuple[str, ...],
     weights: str | None,
+    quiet: bool,
     csv_file: str | None,
     as_json: bool,
 ) -> None:
@@ -73,7 +77,7 @@ def evaluate(
             if os.path.exists(csv_file) and os.path.exists(given) and os.path.samefile(csv_file, given):
                 raise UsageError(f"cannot write {csv_file}: it is one of the images")
     names = [name.strip() for text in metrics for name in text.split(",")]
-    with _progress_bar(quiet=as_json) as callback:
+    with _progress_bar(quiet=quiet or as_json) as callback:
         found = featot.evaluate(
             images,
             exemplar,

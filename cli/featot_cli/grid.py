@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,8 +26,12 @@ if TYPE_CHECKING:
     from featot.comparison import Case, Outcome
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
 metric_option = click.option(
-    "--metric", metavar="A,B", help="Metrics that score each image.  [default: msot, and vgg where its weights are]"
+    "--metric",
+    multiple=True,
+    metavar="A,B",
+    help="Metrics that score each image.  [default: msot, and vgg where its weights are]",
 )
 
 
@@ -41,6 +46,7 @@ metric_option = click.option(
 @image_options
 @loop_options
 @quiet_option
+@json_option
 @pass_registry
 def grid(
     lazy: LazyRegistry,
@@ -51,8 +57,9 @@ def grid(
     weights: str | None,
     features: str,
     loss: str,
-    metric: str | None,
+    metric: tuple[str, ...],
     quiet: bool,
+    as_json: bool,
     **given: Any,
 ) -> None:
     """Compare features and losses: a contact sheet of every pair, and a table of their scores.
@@ -71,7 +78,7 @@ def grid(
     if path.suffix.lower() != ".png":
         raise UsageError(f"expected a contact sheet .png, got {path}")
     cases = grid_cases(exemplar, _names(features, "features"), _names(loss, "loss"))
-    _run(lazy, cases, settings, metric, sheet=path, quiet=quiet, folder=None)
+    _run(lazy, cases, settings, metric, sheet=path, quiet=quiet, as_json=as_json, folder=None)
 
 
 @click.command("bench-table", cls=PluginCommand)
@@ -84,6 +91,7 @@ def grid(
 @image_options
 @loop_options
 @quiet_option
+@json_option
 @pass_registry
 def bench_table(
     lazy: LazyRegistry,
@@ -93,8 +101,9 @@ def bench_table(
     out: str | None,
     weights: str | None,
     methods: str,
-    metric: str | None,
+    metric: tuple[str, ...],
     quiet: bool,
+    as_json: bool,
     **given: Any,
 ) -> None:
     """Compare methods on a folder of exemplars: the paper's table, the best bold, the second underlined.
@@ -126,36 +135,40 @@ def bench_table(
         for file in exemplars
         for name in chosen
     ]
-    _run(lazy, cases, settings, metric, sheet=target / "table.png", quiet=quiet, folder=target)
+    _run(lazy, cases, settings, metric, sheet=target / "table.png", quiet=quiet, as_json=as_json, folder=target)
 
 
 def _run(
     lazy: LazyRegistry,
     cases: Sequence[Case],
     settings: Any,
-    metric: str | None,
+    metric: tuple[str, ...],
     *,
     sheet: Path,
     quiet: bool,
+    as_json: bool,
     folder: Path | None,
 ) -> None:
     """Goes through the cases, and writes the sheet, the tables and, into the folder, the images."""
-    from featot.comparison import choose_metrics, compare, tables, write_contact_sheet
+    from featot.comparison import choose_metrics, compare, tables, to_json, write_contact_sheet
     from featot.files import check_writable, write_text
     from featot.progress import progress_bar
+    from featot.runs import check_plugins
     from featot.tables import FORMATS
 
+    for case in cases:
+        check_plugins(case.settings(settings), lazy.registry)
     outputs = [sheet.with_suffix(suffix) for suffix in FORMATS]
     for file in (sheet, *outputs):
         check_writable(file)
-    names = None if metric is None else _names(metric, "metrics")
+    names = _names(",".join(metric), "metrics") if metric else None
     metrics = choose_metrics(names, settings.options, lazy.registry)
     outcomes: list[Outcome] = []
     interrupted = False
-    with progress_bar(quiet=quiet) as show:
+    with progress_bar(quiet=quiet or as_json) as show:
         for outcome in compare(cases, settings, metrics=metrics, callback=show, registry=lazy.registry):
             outcomes.append(outcome)
-            _tell(outcome, quiet)
+            _tell(outcome, quiet or as_json)
             if outcome.synthesis is not None:
                 interrupted = outcome.synthesis.interrupted
                 if folder is not None:
@@ -167,8 +180,8 @@ def _run(
     found = tables(outcomes, metrics)
     for file in outputs:
         write_text(file, FORMATS[file.suffix](found))
-    click.echo(FORMATS[".md"](found))
-    if not quiet:
+    click.echo(json.dumps(to_json(outcomes)) if as_json else FORMATS[".md"](found))
+    if not (quiet or as_json):
         click.echo(f"{sheet}; tables in {', '.join(file.name for file in outputs)}", err=True)
     if interrupted:
         raise click.exceptions.Exit(130)

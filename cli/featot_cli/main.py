@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import re
 import signal
 import sys
 import time
@@ -157,13 +158,16 @@ def main(args: list[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):  # a terminal that knows no ψ gets \u03c8
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = cli.main(args=args, prog_name="featot", standalone_mode=False)
+        plain = False if os.environ.get("NO_COLOR") else None  # None: styles on a terminal only
+        code = cli.main(args=args, prog_name="featot", standalone_mode=False, color=plain)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         code = error.exit_code
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "featot"
-        code = _fail(f"{error.format_message()}{origin(error)} See: {command} --help", error.exit_code)
+        message = error.format_message()
+        message += "" if message.endswith((".", "?", "?)")) else "."
+        code = _fail(_what_is_missing(error) or f"{message}{origin(error)} See: {command} --help", error.exit_code)
     except click.ClickException as error:
         code = _fail(error.format_message(), error.exit_code)
     except FeatotError as error:
@@ -187,6 +191,17 @@ def _what_failed(error: Exception) -> str:
     if is_out_of_memory(error):
         return "not enough memory"
     return f"{type(error).__name__}: {error} (this is a bug; FEATOT_DEBUG=1 shows where)"
+
+
+def _what_is_missing(error: click.UsageError) -> str | None:
+    """For an argument that is missing, the first example of the command's help; None for another error."""
+    if not isinstance(error, click.MissingParameter) or error.param is None or error.ctx is None:
+        return None
+    example = re.search(r"^ *(featot .*?) *(?:$|   )", error.ctx.command.help or "", re.M)
+    if example is None:
+        return None
+    name = error.param.make_metavar(error.ctx).rstrip(".")
+    return f"{name} is missing; expected as in: {example[1]}"
 
 
 def _interrupt_once() -> None:
@@ -213,7 +228,7 @@ def _fail(message: str, code: int) -> int:
 
 
 def _show_warning(message: Any, *_: Any, **__: Any) -> None:
-    click.echo(f"featot: warning: {_one_line(str(message))}", err=True)
+    print(f"featot: warning: {_one_line(str(message))}", file=sys.stderr)  # so that it comes above a bar, not into it
 
 
 def _one_line(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from featot.errors import UsageError, unknown_name
-from featot.options import describe
+from featot.options import as_text, describe
 from featot.plugins import Registered, Registry
 from featot_cli.main import LazyRegistry, lazy_registry, pass_registry
 
@@ -79,7 +79,7 @@ def _list(registry: Registry, as_json: bool) -> None:
             if row["kind"] == kind:
                 click.echo(f"  {row['name']:<10} {row['summary']}  ({row['owner']} {row['version']})")
                 for option in row["options"]:
-                    click.echo(f"    -o {option['name']}={option['default']}  {option_help(option)}")
+                    click.echo(f"    -o {option['name']}={as_text(option['default'])}  {option_help(option)}")
 
 
 def _row(registered: Registered) -> dict[str, Any]:

@@ -157,24 +157,38 @@ def _blends(
 
 @click.command()
 @click.argument("model")
-@click.option("--onnx", required=True, metavar="FILE", help="The ONNX file to write; needs featot[onnx].")
+@click.option(
+    "-o",
+    "--out",
+    "--onnx",
+    "onnx",
+    metavar="FILE",
+    help="The ONNX file to write; needs featot[onnx].  [default: MODEL's name with .onnx]",
+)
 @click.option("-q", "--quiet", is_flag=True, help="No summary.")
+@click.option("--json", "as_json", is_flag=True, help="Print what the graph takes as JSON instead of the summary.")
 @pass_registry
-def export(lazy: LazyRegistry, /, model: str, onnx: str, quiet: bool) -> None:
+def export(lazy: LazyRegistry, /, model: str, onnx: str | None, quiet: bool, as_json: bool) -> None:
     """Write MODEL as an ONNX graph that takes its noise as inputs, one for each scale; any size.
 
     \b
-    featot export moss.safetensors --onnx moss.onnx
+    featot export moss.safetensors
+    featot export moss.safetensors --onnx out/moss.onnx
     """
     from featot.export import export_onnx
     from featot.files import check_writable
     from featot.models import load_model
 
     frozen = load_model(model, "cpu", lazy.registry).generator.freeze()
+    onnx = onnx or f"{Path(model).stem}.onnx"
     check_writable(onnx)
     _check_other(Path(onnx), model)
     export_onnx(frozen, onnx)
-    if not quiet:
+    if as_json:
+        about = {"onnx": onnx, "stride": frozen.stride, "channels": frozen.channels, "conditions": frozen.conditions}
+        noise = [{"channels": channels, "margin": margin} for channels, margin in frozen.margins()]
+        click.echo(json.dumps({**about, "noise": noise}))
+    elif not quiet:
         margins = ", ".join(f"noise{i}: {c} channels, margin {m}" for i, (c, m) in enumerate(frozen.margins()))
         margins += f", weights: {frozen.conditions}" if frozen.conditions else ""
         click.echo(f"{onnx}  image of h x w, multiples of {frozen.stride}, from {margins}")

@@ -72,10 +72,12 @@ class CandidateGraph:
         return _csr(self._column_ends, self._rows32, values[self._by_column], (len(self.b), len(self.a)))
 
     def row_sums(self, values: Float[Tensor, " e"]) -> Float[Tensor, " n"]:
+        """The sum over the candidates of each x."""
         sums: Tensor = self.by_rows(values) @ torch.ones_like(self.b)
         return sums
 
     def column_sums(self, values: Float[Tensor, " e"]) -> Float[Tensor, " m"]:
+        """The sum over the x of which each y is a candidate."""
         sums: Tensor = self.by_columns(values) @ torch.ones_like(self.a)
         return sums
 

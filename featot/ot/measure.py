@@ -49,6 +49,7 @@ class Measure:
 
     @property
     def dim(self) -> int:
+        """d, the dimension of the points."""
         return self.points.shape[1]
 
     def spread(self) -> float:

@@ -9,20 +9,24 @@ from featot.interfaces import Size
 
 
 def require(condition: object, sentence: str) -> None:
+    """Raises AssertionError with the sentence unless the condition holds."""
     if not condition:
         raise AssertionError(sentence)
 
 
 def require_average(row: Tensor, what: str) -> None:
+    """Weights of at least 0 that sum to 1."""
     require(row.min() > -1e-6, f"{what} has a negative weight ({float(row.min()):.3g})")
     require(abs(float(row.sum()) - 1) < 1e-4, f"{what} has weights that sum to {float(row.sum()):.4g}, not 1")
 
 
 def gradient(value: Tensor, inputs: Tensor, what: str) -> Tensor:
+    """As `gradients`, in one tensor."""
     return gradients(value, [inputs], what)[0]
 
 
 def gradients(value: Tensor, inputs: list[Tensor], what: str) -> list[Tensor]:
+    """Those of a scalar, which must exist and be finite; 0 for what it does not depend on."""
     require(value.requires_grad, f"{what} must be differentiable")
     found = torch.autograd.grad(value, inputs, retain_graph=True, allow_unused=True, materialize_grads=True)
     require(all(part.isfinite().all() for part in found), f"{what} must have a finite gradient")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -55,12 +56,18 @@ def test_a_failure_is_told_in_line_and_table_and_ends_with_1(run):
     Path("in/b.png").write_text("<b>[red]no image[/red]</b>")
     code, out, err = run("in/*.png", "-o", "out", *QUICK)
     assert code == 1
-    assert "[2/3] in/b.png: failed after 0.0 s: cannot read in/b.png" in err
+    assert re.search(r"\[2/3\] in/b.png: failed after \d\.\d s: cannot read in/b.png", err)
     (row,) = [line for line in out.splitlines() if line.split()[:1] == ["in/b.png"]]
     assert "failed: cannot read in/b.png" in row
     assert "2 made, 0 skipped, 1 failed" in out
     code, out, err = run("in/*.png", "-o", "out", *QUICK, "--quiet")
     assert (code, out, err.count("\n")) == (1, "", 1)
+    code, out, err = run("in/*.png", "-o", "out", *QUICK, "--json")
+    assert (code, err.count("\n")) == (1, 1)
+    skipped, failed, _ = map(json.loads, out.splitlines())
+    assert skipped.keys() == {"exemplar", "image", "status", "seconds", "loss", "error"}
+    assert (skipped["exemplar"], skipped["image"], skipped["status"]) == ("in/a.png", "out/a.png", "skipped")
+    assert failed["error"].startswith("cannot read in/b.png")
 
 
 def test_a_manifest_has_settings_of_its_own(run):

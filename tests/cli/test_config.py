@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import click
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from click.shell_completion import ShellComplete
 from PIL import Image
 
+from featot_cli.completion import CHOICES
 from featot_cli.main import COMMANDS, cli, main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -231,10 +233,39 @@ def offered(monkeypatch, *words):
         (["synth", "--qua"], ["--quality"]),
         (["plugins", "n"], ["new"]),
         (["snyth", "--qua"], []),
+        (["synth", "--quality", ""], ["draft", "standard", "high"]),
+        (["transfer", "--colors", "k"], ["keep"]),
+        (["synth", "--augment", "rot90,f"], ["rot90,flip"]),
+        (["plugins", "new", "--kind", "f"], ["features"]),
     ],
 )
 def test_names_are_completed(words, names, monkeypatch):
     assert offered(monkeypatch, *words) == names
+
+
+def test_the_choices_that_are_offered_are_those_there_are():
+    from featot.comparison import METHODS
+    from featot.exemplars import AUGMENTATIONS
+    from featot.formats import ALPHAS
+    from featot.match import OptimizerName
+    from featot.precision import Precision
+    from featot.resample import _TILES
+    from featot.schedule import QUALITIES
+    from featot.transferring import COLORS
+    from featot_cli.templates import KINDS
+
+    assert {
+        "alpha": ALPHAS,
+        "augment": AUGMENTATIONS,
+        "colors": COLORS,
+        "device": ("auto", "cpu", "cuda"),
+        "kind": tuple(KINDS),
+        "methods": tuple(METHODS),
+        "optimizer": get_args(OptimizerName),
+        "precision": get_args(Precision),
+        "quality": tuple(QUALITIES),
+        "tile": tuple(_TILES),
+    } == CHOICES
 
 
 def test_commands_and_files_are_completed(monkeypatch):

@@ -1,6 +1,7 @@
 """`featot grid` and `featot bench-table`."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -57,11 +58,24 @@ def test_bench_table_writes_every_image(run, folder):
 
 
 def test_a_failure_is_told_and_ends_with_1(run, folder):
-    code, out, err = run("grid", "in/a.png", "--features", "patches,ptaches", "--loss", "ot", *QUICK)
+    case = ("grid", "in/a.png", "--features", "patches,steerable", "--loss", "ot", *QUICK, "-o", "patches.size=30")
+    code, out, err = run(*case)
     assert code == 1
-    assert "warning: ptaches, ot: unknown features plugin 'ptaches'; did you mean 'patches'" in err
-    assert "| ptaches |" in out
+    assert "warning: patches, ot: the exemplar is too small for its features" in err
+    assert "| patches |" in out
     assert (folder / "a_grid.png").exists()
+    code, out, err = run(*case, "--json")
+    assert (code, err.count("\n")) == (1, 1)
+    failed, made = json.loads(out)
+    assert (failed["row"], failed["column"], failed["scores"], failed["seconds"]) == ("patches", "ot", {}, None)
+    assert "too small" in failed["error"]
+    assert (made["scores"].keys(), made["error"]) == ({"msot", "swd"}, None)
+
+
+def test_metrics_are_named_together_or_one_by_one(run):
+    code, out, _ = run("bench-table", "in", "--methods", "sliced", *QUICK, "--metric", "tileability", "--json")
+    assert code == 0
+    assert [row["scores"].keys() for row in json.loads(out)] == [{"msot", "swd", "tileability"}] * 2
 
 
 @pytest.mark.parametrize(
@@ -70,6 +84,8 @@ def test_a_failure_is_told_and_ends_with_1(run, folder):
         (["grid", "in/a.png", "--features", "a,,b"], "bad features 'a,,b'"),
         (["grid", "in/a.png", "--loss", "ot,ot"], "bad loss 'ot,ot': expected different names"),
         (["grid", "in/a.png", "--out", "g.jpg"], "expected a contact sheet .png, got g.jpg"),
+        (["grid", "in/a.png", "--features", "pyramid,pryamid"], "'pryamid'; did you mean 'pyramid'?"),
+        (["grid", "in/a.png", "-o", "sise=5"], "unknown option 'sise'; did you mean 'size'?"),
         (["grid", "in/a.png", "--metric", "mst"], "unknown metric plugin 'mst'"),
         (["bench-table", "in", "--methods", "image,gatsy"], "unknown method 'gatsy'; did you mean 'gatys'?"),
         (["bench-table", "nowhere"], "expected a folder of exemplars, got nowhere"),

@@ -233,6 +233,9 @@ def test_onnx_makes_the_same_image(run, models, tmp_path, name):
     code, out, err = run("export", tmp_path / "m.safetensors", "--onnx", "m.onnx")
     assert (code, err) == (0, "")
     assert out.startswith("m.onnx  image of h x w, multiples of 4, from noise0: ")
+    code, out, err = run("export", tmp_path / "m.safetensors", "--json")  # to a file of the model's name
+    told = json.loads(out)
+    assert (code, err, told["onnx"], told["stride"], len(told["noise"])) == (0, "", "m.onnx", 4, 3)
     session = onnxruntime.InferenceSession("m.onnx", providers=["CPUExecutionProvider"])
     frozen, noise, (h, w) = generator.freeze(), NoiseField(3), (56, 40)
     inputs = {
