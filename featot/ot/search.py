@@ -125,7 +125,7 @@ def _choose(x: Tensor, y: Tensor, k: int, backend: str, cost: Cost) -> str:
         if k > 1 or cost.exponent not in _EXPONENTS:
             raise FeatotError(f"the llvm backend finds one nearest for p in {_EXPONENTS}; 'torch' finds all")
         if not llvm_is_usable():
-            raise FeatotError("the llvm backend needs llvmlite (pip install 'featot[fast]') and a CPU with AVX2")
+            raise FeatotError("the llvm backend needs llvmlite (pip install llvmlite) and a CPU with AVX2")
     if backend == "faiss" and not faiss_is_installed():
         raise FeatotError("the faiss backend needs faiss (pip install faiss-cpu); 'torch' needs nothing")
     if backend == "keops" and not keops_is_installed():
