@@ -29,6 +29,7 @@ _OPTIONAL = {  # what can be left out: what it is for, and how it is had
     "onnxruntime": ("checking what featot export wrote", "pip install 'featot[onnx]'"),
     "tensorboard": ("what featot train logs for TensorBoard", "pip install tensorboard"),
     "pykeops": ("-o ot.backend=keops", "pip install pykeops"),
+    "llvmlite": ("the faster search of CPUs with AVX2", "pip install llvmlite"),
 }
 _SCARCE = 2**30  # bytes of free memory
 _SPINS = 1_000_000  # from so many on, threads that wait take the core from those that work
@@ -167,8 +168,8 @@ def _versions() -> dict[str, Any]:
     except metadata.PackageNotFoundError:  # run from a checkout
         needed = []
     for line in needed:
-        if "extra ==" in line or line.startswith(("faiss", "tomli")):
-            continue  # faiss is told of below, one of two and not essential; tomli is for Python 3.10
+        if "extra ==" in line or line.startswith(("faiss", "tomli", "llvmlite")):
+            continue  # not everywhere: faiss and llvmlite are told of below, tomli is for Python 3.10
         name = re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]
         version = _version(name)
         if version is None:

@@ -30,7 +30,7 @@ _NEEDED: Mapping[tuple[str, ...], Any] = {
     ("device",): dict,
     ("device", "threads"): int,
 }
-_LIBRARIES = ("featot", "torch", "numpy", "pillow", "faiss-gpu", "faiss-cpu")
+_LIBRARIES = ("featot", "torch", "numpy", "pillow", "llvmlite", "faiss-gpu", "faiss-cpu")
 
 
 def fingerprint(image: Tensor) -> str:

@@ -42,13 +42,19 @@ QUALITIES = {
         starts=1,
         options={"ot": {"targets": 2048}},
     ),
-    "standard": Quality(steps=32, growth=1.4, max_points=8192, starts=1),
+    "standard": Quality(
+        steps=32,
+        growth=1.4,
+        max_points=8192,
+        starts=1,
+        options={"sliced": {"directions": 24}},
+    ),
     "high": Quality(
         steps=100,
         growth=1.4,
         max_points=16384,
         starts=4,
-        options={"ot": {"targets": 8192}, "sliced": {"directions": 16}},
+        options={"ot": {"targets": 8192}, "sliced": {"directions": 24}},
     ),
 }
 
