@@ -155,6 +155,12 @@ def test_safetensors_of_something_else(path):
         load_model(path)
 
 
+def test_a_header_that_is_no_json(path):
+    save_file({"a": torch.zeros(3)}, str(path), metadata={"featot": "{"})
+    with pytest.raises(featot.UsageError, match="its header is damaged: format None, expected 1"):
+        load_model(path)
+
+
 def test_no_file(path, tmp_path):
     with pytest.raises(featot.UsageError, match=r"no file 'mos.safetensors'.*did you mean .*moss.safetensors"):
         load_model(path.with_name("mos.safetensors"))
