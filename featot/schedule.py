@@ -40,21 +40,15 @@ QUALITIES = {
         growth=1.5,
         max_points=8192,
         starts=1,
-        options={"ot": {"targets": 2048}},
+        options={"ot": {"targets": 2048}, "sliced": {"directions": 12}},
     ),
-    "standard": Quality(
-        steps=32,
-        growth=1.4,
-        max_points=8192,
-        starts=1,
-        options={"sliced": {"directions": 24}},
-    ),
+    "standard": Quality(steps=32, growth=1.4, max_points=8192, starts=1),
     "high": Quality(
         steps=100,
         growth=1.4,
         max_points=16384,
         starts=4,
-        options={"ot": {"targets": 8192}, "sliced": {"directions": 24}},
+        options={"ot": {"targets": 8192}},
     ),
 }
 

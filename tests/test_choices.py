@@ -105,10 +105,10 @@ def test_the_standard_quality_is_every_plugins_own_defaults():
 
 @pytest.mark.parametrize("key", ["targets", "ot.targets"])
 def test_what_is_given_goes_before_the_quality(key):
-    settings = _quick(quality="high", options={key: 100}, steps=3, max_points=77, starts=1).record["settings"]
+    settings = _quick(quality="draft", options={key: 100}, steps=3, max_points=77, starts=1).record["settings"]
     assert settings["options"]["ot.targets"] == 100
-    assert settings["options"]["sliced.directions"] == QUALITIES["high"].options["sliced"]["directions"]
-    assert (settings["steps"], settings["max_points"], settings["quality"]) == (3, 77, "high")
+    assert settings["options"]["sliced.directions"] == QUALITIES["draft"].options["sliced"]["directions"]
+    assert (settings["steps"], settings["max_points"], settings["quality"]) == (3, 77, "draft")
 
 
 def test_an_unknown_quality():

@@ -229,7 +229,7 @@ def test_closed_form_is_the_papers_update(rate, channels):
 @pytest.mark.parametrize("loss", [Pull, OTLoss])
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
 def test_closed_form_never_raises_the_loss(rate, loss, exponent):
-    """With ψ at rest and one look at the torus, over several scales; a new assignment only lowers the loss further."""
+    """With ψ at rest and the torus as such, over several scales; a new assignment only lowers the loss further."""
     factory = functools.partial(loss, OTLossOptions(exponent=exponent, psi_steps=0))
     term = _term(_exemplar(3), Pyramid(PyramidOptions(size=3, scales=3)), factory)
     stage = _stage((18, 21), 12, rate, settle=1)

@@ -73,7 +73,7 @@ class OTLossOptions:
 
 @dataclass(frozen=True)
 class SlicedOptions:
-    directions: int = option(12, "directions drawn a step, of 128 that are fixed for a level", min=1, max=128)
+    directions: int = option(24, "directions drawn a step, of 128 that are fixed for a level", min=1, max=128)
     power: int = option(1, "1 for W1, which pulls no less where little is amiss; 2 for W2², to mix", min=1, max=2)
 
 

@@ -161,7 +161,7 @@ def test_plugins_lists_owner_version_summary_and_options(capsys):
     owner = f"(featot {featot.__version__})"
     assert f"  patches    square patches at one scale  {owner}" in lines
     assert "    -o size=7  side of a patch, in pixels [int, at least 1]" in lines
-    assert "    -o backend=auto  search of the c-transform [auto|torch|faiss|keops]" in lines
+    assert "    -o backend=auto  search of the c-transform [auto|torch|llvm|faiss|keops]" in lines
     assert "    -o layers=relu1_1,relu2_1,relu3_1  layers, each a level [list of str]" in lines  # as it is typed
 
 

@@ -170,7 +170,7 @@ REFUSED = {
     "option of another plugin": (exemplar_and("-o", "image.size=5"), "unknown option 'size'.*noise"),
     "wordy value": (exemplar_and("-o", "size=big"), "expected int or none of at least 1, got 'big'"),
     "value out of range": (exemplar_and("-o", "exponent=3"), "at most 2.0, got '3'"),
-    "not a choice": (exemplar_and("-o", "backend=fais"), r"auto\|torch\|faiss"),
+    "not a choice": (exemplar_and("-o", "backend=fais"), r"auto\|torch\|llvm\|faiss"),
     "option given twice": (exemplar_and("-o", "size=5", "-o", "size=6"), "'size' is given twice: '5' and '6'"),
     "given twice, spelled apart": (exemplar_and("-o", "size=5", "-o", "pyramid.size=6"), "given twice"),
     "no key": (exemplar_and("-o", "=5"), "bad option '=5': expected KEY=VALUE"),
