@@ -136,6 +136,13 @@ class Synthesis:
         return png_of(self.image)
 
 
+def _overlaid(
+    below: Mapping[str, Mapping[str, Any]], above: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Options of plugins by name, each option by itself: two presets of one plugin need not name the same ones."""
+    return {name: {**below.get(name, {}), **above.get(name, {})} for name in below.keys() | above.keys()}
+
+
 def check_plugins(settings: SynthesisSettings, registry: Registry) -> None:
     """Raises `featot.UsageError` for plugins and options that do not exist; imports none."""
     Recipe.choose(
@@ -185,7 +192,7 @@ class Run:
             loss=settings.loss,
             default_loss=default_loss or DEFAULT_LOSS[settings.optimizer],
             options=settings.options,
-            presets={**self.quality.options, **(presets or {})},
+            presets=_overlaid(self.quality.options, presets or {}),
             objects=objects,
         )
         self.max_points = settings.max_points or self.quality.max_points
