@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from featot.ot.smoothed import Smoothed, SmoothedDual, faintest
+
 _CG_STEPS = 100
-_UNDERFLOW = 1e-8  # of b: a y that receives less has its update bounded
 
 
-@dataclass(frozen=True, eq=False)
-class Smoothed:
-    """The plan that ψ induces at smoothing ε: ``mass`` of every pair, its row sums a; ``received``: its column sums.
-
-    ``value``: the smoothed semi-dual; ``error``: ``Σ_j |b_j − received_j|``.
-    """
-
-    mass: Float[Tensor, " e"]
-    received: Float[Tensor, " m"]
-    value: float
-    error: float
-
-
-class CandidateGraph:
+class CandidateGraph(SmoothedDual):
     """Pairs (i, j) with their costs, in order of i, and the same pairs in order of j.
 
-    ``a`` ``(n,)`` and ``b`` ``(m,)``: the weights, all above 0. Every sum over pairs is a sparse matrix product.
+    Every sum over pairs is a sparse matrix product.
     """
 
     def __init__(self, a: Float[Tensor, " n"], b: Float[Tensor, " m"]) -> None:
-        self.a, self.b = a, b
+        super().__init__(a, b)
         self._index(torch.empty(0, dtype=torch.long, device=a.device), a.new_empty(0))
 
     def __len__(self) -> int:
@@ -82,32 +69,23 @@ class CandidateGraph:
         return sums
 
     def smooth(self, psi: Float[Tensor, " m"], epsilon: float) -> Smoothed:
-        """Each row spreads its mass over its candidates by a softmin of ``c − ψ`` at ``epsilon``."""
         reduced = self.costs - psi.take(self.columns)
         least = torch.full_like(self.a, torch.inf).scatter_reduce_(0, self.rows, reduced, "amin")
-        mass = (least.take(self.rows) - reduced).div_(epsilon).exp_()
+        mass = (least.take(self.rows) - reduced).div_(epsilon).clamp_(min=faintest(reduced)).exp_()
         sums = self.row_sums(mass)
         mass.mul_((self.a / sums).take(self.rows))
         received = self.column_sums(mass)
-        row_values = least.double() - epsilon * sums.double().log()
-        value = float(self.a.double() @ row_values + self.b.double() @ psi.double())
-        return Smoothed(mass, received, value, float((self.b - received).abs().sum()))
+        return self.induced(psi, epsilon, mass=mass, received=received, least=least, sums=sums)
 
-    def newton_direction(self, plan: Smoothed, epsilon: float) -> Float[Tensor, " m"]:
-        """Newton's step for the equations ``log received = log b``, damped in proportion to the error.
-
-        In logarithms a y that receives a thousandth of its mass asks for a step of ε log 1000, not of 1000 ε; with a
-        diagonal Hessian the step would be Sinkhorn's.
-        """
-        received = plan.received
-        residual = received * (self.b / received.clamp(min=torch.finfo(received.dtype).tiny)).log()
-        residual = residual - received * residual.sum()  # constants move nothing
-        damping = 0.1 * min(plan.error, 1.0)
-        # ε last: the solver squares what it is given, and squared costs would leave float32's range.
-        return self._solve(plan.mass, received, residual, damping, tolerance=1e-3) * epsilon
-
-    def _solve(self, mass: Tensor, received: Tensor, residual: Tensor, damping: float, tolerance: float) -> Tensor:
-        """Solves ``[(1 + damping) diag(received) − Pᵀ diag(1/a) P] d = residual``: Jacobi-preconditioned CG."""
+    def solve(
+        self,
+        mass: Float[Tensor, " e"],
+        received: Float[Tensor, " m"],
+        residual: Float[Tensor, " m"],
+        damping: float,
+        tolerance: float,
+    ) -> Float[Tensor, " m"]:
+        """By conjugate gradients, scaled by the diagonal."""
         by_rows, by_columns = self.by_rows(mass), self.by_columns(mass)
         diagonal = received * (1 + damping) + 1e-9 * self.b
         step, scaled = torch.zeros_like(residual), residual / diagonal
@@ -124,30 +102,6 @@ class CandidateGraph:
             count += 1
         return step
 
-    def ascend(
-        self, psi: Float[Tensor, " m"], epsilon: float, tolerance: float, max_steps: int
-    ) -> tuple[Float[Tensor, " m"], Smoothed, int]:
-        """Maximises the smoothed semi-dual until the error is below ``tolerance``: ψ, its plan, the steps taken.
-
-        Each step is Newton's, halved until the value grows, and then two of Sinkhorn's: Newton moves whole clusters
-        of y at once, which Sinkhorn hardly does; Sinkhorn mends single y where Newton went too far.
-        """
-        plan, steps = self.smooth(psi, epsilon), 0
-        rounding = 8 * torch.finfo(psi.dtype).eps
-        while plan.error > tolerance and steps < max_steps:
-            direction = self.newton_direction(plan, epsilon)
-            length = 1.0
-            trial = self.smooth(psi + direction, epsilon)
-            while trial.value < plan.value - rounding * abs(plan.value) and length > 0.02:
-                length /= 2
-                trial = self.smooth(psi + length * direction, epsilon)
-            psi, plan = psi + length * direction, trial
-            for _ in range(2):
-                psi = psi + epsilon * (self.b / plan.received.maximum(_UNDERFLOW * self.b)).log()
-                plan = self.smooth(psi, epsilon)
-            steps += 1
-        return psi, plan, steps
-
     def balance(self, mass: Float[Tensor, " e"], rounds: int = 6) -> Float[Tensor, " e"]:
         """Moves mass along the pairs until the columns nearly receive b, the rows still giving a.
 
@@ -158,7 +112,7 @@ class CandidateGraph:
             residual = self.b - received
             if float(residual.abs().sum()) < 1e-6:
                 break
-            step = self._solve(mass, received, residual, damping=1e-4, tolerance=1e-6)
+            step = self.solve(mass, received, residual, damping=1e-4, tolerance=1e-6)
             mean = (self.by_rows(mass) @ step) / self.a
             moved = mass * (1 + step.take(self.columns) - mean.take(self.rows)).clamp_(min=0)
             scale = self.a / self.row_sums(moved)

@@ -14,16 +14,19 @@ from featot.ot.graph import CandidateGraph
 from featot.ot.measure import Measure
 from featot.ot.plan import repaired
 from featot.ot.search import nearest, nearest_by_differences
+from featot.ot.smoothed import AllPairs, SmoothedDual
 
 _COARSE = 512  # points of the coarsest sketch, whose candidates are all pairs
 _REFINE = 4  # points of the next sketch, in those of the last
 _COARSE_EPSILONS = (1.0, 0.1, 0.01)  # in units of the cost
 _FINE_EPSILONS = (5e-3, 5e-3 / 3)
 _FALL = 3.0  # of ε from one level to the next
-_FIRST_LISTS, _NEXT_LISTS = (24, 24), (8, 8)  # candidates that each x and each y names
+# Candidates that each x and each y names: at first, where a level is repeated, and at every other level.
+_FIRST_LISTS, _REPEAT_LISTS, _NEXT_LISTS = (16, 16), (8, 8), (1, 8)
 _PAIRS = 2**24  # pairs at once
 _ERROR, _COARSE_ERROR = 2e-3, 0.05  # at which a level ends, or a coarse one
 _STEPS, _LAST_STEPS, _COARSE_STEPS = 10, 20, 6  # Newton steps of a level, of the last, of a coarse one
+_REPEATS = 3  # of one level
 _SHARPNESS = 0.6  # the last ε, in units of the gap that is asked for
 _WARM_ERROR = 0.5  # a given ψ is improved from the smallest ε at which it errs by less
 _NEGLIGIBLE = 1e-9  # share of a row's mass below which a candidate is dropped
@@ -97,7 +100,8 @@ class NewtonSinkhorn:
             epsilon = min(rise * epsilon, _FINE_EPSILONS[0] * self.unit)
 
     def _sweep(self, psi: Tensor, epsilon: float, sharpness: float) -> tuple[Tensor, float]:
-        """Levels of falling ε down to the last."""
+        """Levels of falling ε down to the last; where candidates were wanting a level is repeated with more."""
+        repeated = 0
         while True:
             end = self._last_epsilon(sharpness)
             epsilon = max(epsilon, end)
@@ -106,15 +110,18 @@ class NewtonSinkhorn:
             steps = min(_LAST_STEPS if last else _STEPS, self.max_iter - self.n_iter)
             psi, plan, steps = self.graph.ascend(psi, epsilon, error, steps)
             self.n_iter += max(steps, 1)
-            if last or self.n_iter >= self.max_iter:
+            repeat = plan.error > error and repeated < _REPEATS
+            if (last and not repeat) or self.n_iter >= self.max_iter:
                 return psi, epsilon
             graph = self.graph
             graph.keep(
                 (plan.mass > _NEGLIGIBLE * graph.a.take(graph.rows))
                 | (plan.mass > 100 * _NEGLIGIBLE * graph.b.take(graph.columns))
             )
-            self._search(psi, *_NEXT_LISTS)
-            epsilon /= _FALL
+            self._search(psi, *(_REPEAT_LISTS if repeat else _NEXT_LISTS))
+            repeated = repeated + 1 if repeat else 0
+            if not repeat:
+                epsilon /= _FALL
 
     def _last_epsilon(self, sharpness: float) -> float:
         if self.epsilon_end is not None:
@@ -152,21 +159,21 @@ class NewtonSinkhorn:
         """A first ψ: exact enough on small sketches, extended to larger ones and improved there."""
         size, largest = _COARSE, max(len(self.source), len(self.target))
         x, y = self._sketch(self.source, size), self._sketch(self.target, size)
-        psi = self._improved(x, y, self._translation(y.points), (len(y), 1), _COARSE_EPSILONS)
+        costs = self.cost.from_squared_(torch.cdist(x.points, y.points).square_())
+        psi = self._improved(AllPairs(x.weights, y.weights, costs), self._translation(y.points), _COARSE_EPSILONS)
         while size * _REFINE**2 < largest:
             size *= _REFINE
             coarse = x, y
             x, y = self._sketch(self.source, size), self._sketch(self.target, size)
-            psi = self._improved(x, y, self._extend(psi, *coarse, y.points), _FIRST_LISTS, _FINE_EPSILONS)
+            psi = self._extend(psi, *coarse, y.points)
+            graph = CandidateGraph(x.weights, y.weights)
+            name_candidates(graph, x.points, y.points, psi, *_FIRST_LISTS, self.cost, self.backend)
+            psi = self._improved(graph, psi, _FINE_EPSILONS)
         return self._extend(psi, x, y, self.target.points)
 
-    def _improved(
-        self, x: Measure, y: Measure, psi: Tensor, lists: tuple[int, int], epsilons: tuple[float, ...]
-    ) -> Tensor:
-        graph = CandidateGraph(x.weights, y.weights)
-        name_candidates(graph, x.points, y.points, psi, *lists, self.cost, self.backend)
+    def _improved(self, pairs: SmoothedDual, psi: Tensor, epsilons: tuple[float, ...]) -> Tensor:
         for epsilon in epsilons:
-            psi, _, _ = graph.ascend(psi, epsilon * self.unit, _COARSE_ERROR, _COARSE_STEPS)
+            psi, _, _ = pairs.ascend(psi, epsilon * self.unit, _COARSE_ERROR, _COARSE_STEPS)
         return psi
 
     def _translation(self, y: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from featot.ot.graph import CandidateGraph
 from featot.ot.plan import northwest, repaired
+from featot.ot.smoothed import AllPairs
 
 
 def _complete(n, m, oracle, **options):
@@ -76,17 +77,55 @@ def test_newton_s_direction_solves_its_equations(oracle):
     assert float(error @ (error / received)) <= 1e-3 * float(residual @ (residual / received))
 
 
-@pytest.mark.parametrize("epsilon", [1.0, 0.1, 0.01])
-def test_ascent_reaches_the_marginal_and_the_greater_value(epsilon, oracle):
+@pytest.mark.parametrize("epsilons", [(1.0,), (0.1,), (0.1, 0.03, 0.01)])
+def test_ascent_reaches_the_marginal_and_the_greater_value(epsilons, oracle):
     graph, *_ = _complete(80, 30, oracle)
-    start = torch.zeros(30, dtype=torch.float64)
-    psi, plan, steps = graph.ascend(start, epsilon, 1e-6, 50)
-    assert plan.error <= 1e-6
-    assert 0 < steps < 50
-    assert plan.value > graph.smooth(start, epsilon).value
+    psi = torch.zeros(30, dtype=torch.float64)
+    for epsilon in epsilons:
+        before = graph.smooth(psi, epsilon).value
+        psi, plan, steps = graph.ascend(psi, epsilon, 1e-6, 50)
+        assert plan.error <= 1e-6
+        assert 0 < steps < 50
+        assert plan.value > before
     again = graph.ascend(psi, epsilon, 1e-6, 50)
     assert again[2] == 0
     assert torch.equal(again[0], psi)
+
+
+def test_ascent_ends_where_the_pairs_allow_no_plan(oracle):
+    """Three y share one x that has less than they want: the value grows for ever."""
+    graph, *_ = _complete(20, 10, oracle)
+    graph.keep((graph.columns > 2) | (graph.rows == 0))
+    lacking = float(graph.b[:3].sum() - graph.a[0])
+    assert lacking > 0.01
+    _, plan, steps = graph.ascend(torch.zeros(10, dtype=torch.float64), 1.0, 1e-6, 50)
+    assert steps < 15
+    assert plan.error == pytest.approx(2 * lacking, rel=0.01)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("epsilon", [10.0, 0.3, 1e-3])
+def test_all_pairs_are_a_complete_graph(epsilon, dtype, oracle):
+    graph, matrix, *_ = _complete(30, 8, oracle, dtype=dtype)
+    pairs = AllPairs(graph.a, graph.b, matrix)
+    psi = torch.linspace(-1, 1, 8, dtype=dtype)
+    ours, theirs = pairs.smooth(psi, epsilon), graph.smooth(psi, epsilon)
+    torch.testing.assert_close(ours.mass, _dense(graph, theirs.mass))
+    torch.testing.assert_close(ours.received, theirs.received)
+    assert (ours.value, ours.error) == pytest.approx((theirs.value, theirs.error), rel=1e-4)
+    residual = ours.received * torch.linspace(-1, 1, 8, dtype=dtype)
+    direction = pairs.solve(ours.mass, ours.received, residual, 0.1, 1e-10)
+    mass = ours.mass.double()
+    hessian = torch.diag(1.1 * ours.received.double()) - mass.t() @ (mass / graph.a[:, None])
+    torch.testing.assert_close(hessian @ direction.double(), residual.double(), rtol=1e-3, atol=1e-6)
+
+
+def test_no_mass_is_subnormal(oracle):
+    """A product with subnormal numbers takes a hundred times as long."""
+    graph, matrix, *_ = _complete(30, 8, oracle, dtype=torch.float32)
+    for pairs in (graph, AllPairs(graph.a, graph.b, matrix)):
+        mass = pairs.smooth(torch.zeros(8), 1e-2).mass
+        assert float((mass.double() ** 2).min()) >= torch.finfo(torch.float32).tiny
 
 
 @pytest.mark.parametrize("scale", [2.0**-40, 2.0**40])
