@@ -63,9 +63,9 @@ class FeatureExtractor(ABC):
         """
 
     def directions(
-        self, channels: int, dimension: int, count: int, generator: torch.Generator
+        self, level: str, channels: int, dimension: int, count: int, generator: torch.Generator
     ) -> Float[Tensor, "count d"]:
-        """Vectors of norm √d along which sliced losses compare points of an image; here of every direction alike.
+        """Vectors of norm √d along which sliced losses compare points of a level; here of every direction alike.
 
         ``channels``: of the image; ``dimension``: of the points. Then ``⟨θ, v⟩²`` is ``‖v‖²`` on average.
         """

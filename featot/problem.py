@@ -31,6 +31,7 @@ class Stage:
     ``rate``: the optimiser's step at the start and at the end, with half a cosine between them.
     ``settle``: from this share of the steps on, the grid of thinned points stands still. A moving grid leads every
     pixel to the mean of all patches that ever cover it, which is blur; a still one leaves it few to agree with.
+    ``cut``: from this share of the steps on, every second one sees a torus at rest as the picture cut from it.
     """
 
     scale: int
@@ -38,6 +39,7 @@ class Stage:
     num_steps: int
     rate: tuple[float, float]
     settle: float = 0.5
+    cut: float = 0.25
 
 
 class Problem:
@@ -139,13 +141,15 @@ class Problem:
         A torus goes anywhere; at rest it lies where halving the image leads back to the last stage. An image with
         borders loses a few pixels at two of them.
 
-        Every second step of a settled torus sees it as the picture that is cut from it, with borders: what wraps
-        round is a third of a coarse level, and without it the rest would be off by as much.
+        The picture that is cut from a torus has borders. What wraps round is a third of a coarse level, and without
+        it the rest would be off by as much.
         """
         h, w = self.stage.size
-        settled = step >= self.stage.settle * self.stage.num_steps
-        self.boundary = "valid" if settled and step % 2 else self.param.boundary
-        if self.max_points is None or h * w <= self.max_points or settled:
+        thinned = self.max_points is not None and h * w > self.max_points
+        rests = not thinned or step >= self.stage.settle * self.stage.num_steps
+        cut = rests and step >= self.stage.cut * self.stage.num_steps and step % 2
+        self.boundary = "valid" if cut else self.param.boundary
+        if rests:
             self.offset = (0, 0)
             return
         most = (h, w) if self.param.boundary == "periodic" else (min(1 + h // 8, _JOLT), min(1 + w // 8, _JOLT))

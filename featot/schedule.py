@@ -16,7 +16,7 @@ _SMALLEST_SIDE = 12  # pixels of exemplar and image at the coarsest level, where
 _SINGLE_LEVEL_STEPS = 500  # the paper's, at its one level
 # The optimiser's step at the start and at the end of each level: of Adam in pixel values, of the closed form λ
 # (straight to v); L-BFGS finds its own.
-_RATES: dict[str, tuple[float, float]] = {"adam": (0.03, 0.005), "closed-form": (1.0, 1.0), "lbfgs": (1.0, 1.0)}
+_RATES: dict[str, tuple[float, float]] = {"adam": (0.03, 0.008), "closed-form": (1.0, 1.0), "lbfgs": (1.0, 1.0)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -106,7 +106,7 @@ class ActiveTerm:
                 points = points / self.units[name]
             if self.slices:
                 channels, dimension = exemplars[0].shape[1], points.shape[1]
-                drawn = self.extractor.directions(channels, dimension, self.slices, self.generator)
+                drawn = self.extractor.directions(name, channels, dimension, self.slices, self.generator)
                 self.directions[name] = drawn.to(points)
                 points = Measure(points).subset(_COORDINATES, self.generator).points @ self.directions[name].t()
             self.losses[name] = self.loss(Measure(points), self.generator)

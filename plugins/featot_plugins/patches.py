@@ -13,6 +13,8 @@ from featot.interfaces import Boundary, FeatureExtractor
 from featot.resample import wrap
 from featot_plugins.options import PatchesOptions
 
+FINEST = ("1/1", "1/2")  # levels at which single pixels are seen
+
 
 class Patches(FeatureExtractor):
     """All windows of one size at one scale: a single level of dimension ``c · size²``."""
@@ -32,9 +34,10 @@ class Patches(FeatureExtractor):
         return {} if points is None else {f"1/{2**scale}": points}
 
     def directions(
-        self, channels: int, dimension: int, count: int, generator: torch.Generator
+        self, level: str, channels: int, dimension: int, count: int, generator: torch.Generator
     ) -> Float[Tensor, "count d"]:
-        return detailed(super().directions(channels, dimension, count, generator), self.options.size)
+        drawn = super().directions(level, channels, dimension, count, generator)
+        return detailed(drawn, self.options.size, finest=level in FINEST)
 
     def project(
         self,
@@ -96,22 +99,28 @@ def responses(
     return found.transpose(0, 1).flatten(1).t()
 
 
-def detailed(directions: Float[Tensor, "k d"], size: int) -> Float[Tensor, "k d"]:
+def detailed(directions: Float[Tensor, "k d"], size: int, *, finest: bool) -> Float[Tensor, "k d"]:
     """Every second direction replaced by its Laplacian over the window: that sees the fine detail.
 
     The patches of an image vary a hundred times more in what is coarse than in what is fine; along random directions
-    a blurred image and a sharp one differ too little.
+    a blurred image and a sharp one differ too little. With ``finest`` half of those are the Laplacians of one pixel,
+    and see how it differs from its eight neighbours.
     """
     filters = directions[::2].view(-1, size, size, directions.shape[1] // size**2).permute(0, 3, 1, 2)
+    if finest:
+        middle = (size - 1) // 2
+        pixel = torch.zeros(size, size)
+        pixel[middle, middle] = 1
+        filters = filters.clone()
+        filters[::2] *= pixel
     kernel = torch.tensor([[1.0, 2.0, 1.0], [2.0, -12.0, 2.0], [1.0, 2.0, 1.0]])
     fine = F.conv2d(filters.flatten(0, 1)[:, None], kernel[None, None], padding=1)[:, 0]
     fine = (fine - fine.mean((1, 2), keepdim=True)).view_as(filters).permute(0, 2, 3, 1).flatten(1)
-    longer = torch.linalg.vector_norm(directions[::2], dim=1, keepdim=True)
     norms = torch.linalg.vector_norm(fine, dim=1, keepdim=True)
+    longer = torch.linalg.vector_norm(directions[::2], dim=1, keepdim=True)
     mixed = directions.clone()
-    mixed[::2] = torch.where(
-        norms > 1e-6 * longer, fine * (longer / norms), directions[::2]
-    )  # one pixel has no detail
+    # one pixel has no detail
+    mixed[::2] = torch.where(norms > 1e-6 * longer, fine * (longer / norms), directions[::2])
     return mixed
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from featot.interfaces import Boundary, FeatureExtractor
 from featot.resample import halve
 from featot_plugins.options import PyramidOptions
-from featot_plugins.patches import detailed, responses, windows
+from featot_plugins.patches import FINEST, detailed, responses, windows
 
 _SMALLEST_SIDE = 12  # pixels, where the number of scales is not given
 
@@ -39,9 +39,10 @@ class Pyramid(FeatureExtractor):
         return levels
 
     def directions(
-        self, channels: int, dimension: int, count: int, generator: torch.Generator
+        self, level: str, channels: int, dimension: int, count: int, generator: torch.Generator
     ) -> Float[Tensor, "count d"]:
-        return detailed(super().directions(channels, dimension, count, generator), self._size(channels))
+        drawn = super().directions(level, channels, dimension, count, generator)
+        return detailed(drawn, self._size(channels), finest=level in FINEST)
 
     def project(
         self,

@@ -196,7 +196,7 @@ def test_images_too_small_to_project(extractor):
 @pytest.mark.parametrize("extractor", [*EXTRACTORS, Pixels()])
 def test_directions_have_the_norm_of_the_square_root_of_the_dimension(extractor, channels):
     (points, *_) = extractor.extract(torch.rand(1, channels, 16, 16)).values()
-    directions = extractor.directions(channels, points.shape[1], 10, _generator())
+    directions = extractor.directions("1/1", channels, points.shape[1], 10, _generator())
     assert directions.shape == (10, points.shape[1])
     torch.testing.assert_close(directions.norm(dim=1), torch.full((10,), math.sqrt(points.shape[1])))
 
@@ -207,21 +207,33 @@ def test_every_second_direction_sees_no_constant(extractor, channels):
     """Of each channel alone: a window whose channels are constant has 0 along them, though not along the others."""
     (points, *_) = extractor.extract(torch.rand(1, channels, 16, 16)).values()
     flat = torch.linspace(0.2, 1, channels).repeat(points.shape[1] // channels)  # (row, column, channel)
-    along = extractor.directions(channels, points.shape[1], 40, _generator()) @ flat
+    along = extractor.directions("1/1", channels, points.shape[1], 40, _generator()) @ flat
     assert along[::2].abs().max() < 1e-4
     assert along[1::2].abs().median() > 0.1
 
 
 def test_every_second_direction_sees_mostly_fine_detail():
     """Neighbours along them differ in sign: rougher than the random ones by far."""
-    directions = Patches(PatchesOptions(size=8)).directions(1, 64, 40, _generator()).view(40, 8, 8)
+    directions = Patches(PatchesOptions(size=8)).directions("1/1", 1, 64, 40, _generator()).view(40, 8, 8)
     alike = (directions[:, :, 1:] * directions[:, :, :-1]).mean((1, 2))
     assert alike[::2].mean() < -0.15
     assert alike[1::2].mean().abs() < 0.1
 
 
+@pytest.mark.parametrize(("level", "alone"), [("1/1", 10), ("1/2", 10), ("1/4", 0)])
+def test_at_fine_levels_every_fourth_direction_compares_a_pixel_with_its_neighbours(level, alone):
+    patches = Patches(PatchesOptions(size=5))
+    directions = patches.directions(level, 3, 75, 40, _generator()).view(40, 5, 5, 3)
+    others = directions - directions[:, :1, :1]  # less what is subtracted everywhere
+    outside = torch.ones(5, 5, dtype=torch.bool)
+    outside[1:4, 1:4] = False
+    lonely = others[:, outside].abs().amax((1, 2)) < 1e-5
+    assert lonely.nonzero()[:, 0].tolist() == list(range(0, 4 * alone, 4))
+    assert (directions[lonely, 2, 2] * directions[lonely, 1, 2] < 0).all()  # of opposite signs, in every channel
+
+
 def test_directions_come_from_the_generator():
-    first, again, other = (EXTRACTORS[0].directions(1, 9, 4, _generator(seed)) for seed in (1, 1, 2))
+    first, again, other = (EXTRACTORS[0].directions("1/1", 1, 9, 4, _generator(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.allclose(first, other)
 
