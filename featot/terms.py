@@ -139,9 +139,9 @@ class ActiveTerm:
         """
         whole, channels, selection = image, image.shape[1], self.selection
         if selection is not None:
-            boundary = selection.boundary
-        if selection is not None and selection.rests:
-            return {}
+            if selection.rests:
+                return {}
+            boundary = self.boundary
         if self.guide is not None:
             image = torch.cat([image, self.guides[scale].expand(len(image), -1, -1, -1)], dim=1)
         image = moved(image, offset, boundary)

@@ -77,17 +77,9 @@ class CandidateGraph(SmoothedDual):
         received = self.column_sums(mass)
         return self.induced(psi, epsilon, mass=mass, received=received, least=least, sums=sums)
 
-    def solve(
-        self,
-        mass: Float[Tensor, " e"],
-        received: Float[Tensor, " m"],
-        residual: Float[Tensor, " m"],
-        damping: float,
-        tolerance: float,
-    ) -> Float[Tensor, " m"]:
+    def solve(self, mass: Tensor, diagonal: Tensor, residual: Tensor, tolerance: float) -> Float[Tensor, " m"]:
         """By conjugate gradients, scaled by the diagonal."""
         by_rows, by_columns = self.by_rows(mass), self.by_columns(mass)
-        diagonal = received * (1 + damping) + 1e-9 * self.b
         step, scaled = torch.zeros_like(residual), residual / diagonal
         search, product = scaled, residual @ scaled
         stop, count = tolerance * float(product), 0
@@ -112,7 +104,7 @@ class CandidateGraph(SmoothedDual):
             residual = self.b - received
             if float(residual.abs().sum()) < 1e-6:
                 break
-            step = self.solve(mass, received, residual, damping=1e-4, tolerance=1e-6)
+            step = self.solve(mass, self.damped(received, 1e-4), residual, tolerance=1e-6)
             mean = (self.by_rows(mass) @ step) / self.a
             moved = mass * (1 + step.take(self.columns) - mean.take(self.rows)).clamp_(min=0)
             scale = self.a / self.row_sums(moved)

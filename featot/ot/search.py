@@ -117,12 +117,13 @@ def _choose(x: Tensor, y: Tensor, k: int, backend: str, cost: Cost) -> str:
     if backend not in BACKENDS:
         raise unknown_name("search backend", backend, BACKENDS)
     float32_on_cpu = x.device.type == "cpu" and x.dtype == torch.float32
+    one_by_llvm = k == 1 and cost.exponent in _EXPONENTS
     if backend in ("faiss", "keops") and not cost.squared:
         raise FeatotError(f"the {backend} backend searches squared costs, not {cost.name}; 'torch' searches all")
     if backend in ("llvm", "faiss") and not float32_on_cpu:
         raise FeatotError(f"the {backend} backend searches float32 on the CPU, got {x.dtype} on {x.device}")
     if backend == "llvm":
-        if k > 1 or cost.exponent not in _EXPONENTS:
+        if not one_by_llvm:
             raise FeatotError(f"the llvm backend finds one nearest for p in {_EXPONENTS}; 'torch' finds all")
         if not llvm_is_usable():
             raise FeatotError("the llvm backend needs llvmlite (pip install llvmlite) and a CPU with AVX2")
@@ -134,9 +135,8 @@ def _choose(x: Tensor, y: Tensor, k: int, backend: str, cost: Cost) -> str:
         return backend
     # Measured (benchmarks/bench_search.py): on a CPU FAISS and KeOps are slower than torch's tiles at any size.
     n, d = x.shape
-    suits = k == 1 and cost.exponent in _EXPONENTS and float32_on_cpu
     pays = n >= _FEWEST_ROWS and d <= _WIDEST and n * len(y) * d >= _LEAST_WORK
-    return "llvm" if suits and pays and llvm_is_usable() else "torch"
+    return "llvm" if one_by_llvm and float32_on_cpu and pays and llvm_is_usable() else "torch"
 
 
 def _nearest_faiss(x: Tensor, y: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:

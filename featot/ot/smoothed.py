@@ -39,15 +39,12 @@ class SmoothedDual(ABC):
         """Each row spreads its mass over its pairs by a softmin of ``c − ψ`` at ``epsilon``."""
 
     @abstractmethod
-    def solve(
-        self,
-        mass: Tensor,
-        received: Float[Tensor, " m"],
-        residual: Float[Tensor, " m"],
-        damping: float,
-        tolerance: float,
-    ) -> Float[Tensor, " m"]:
-        """Solves ``[(1 + damping) diag(received) − Pᵀ diag(1/a) P] d = residual``, P being the mass."""
+    def solve(self, mass: Tensor, diagonal: Tensor, residual: Tensor, tolerance: float) -> Float[Tensor, " m"]:
+        """Solves ``[diag(diagonal) − Pᵀ diag(1/a) P] d = residual``, P being the mass."""
+
+    def damped(self, received: Float[Tensor, " m"], damping: float) -> Float[Tensor, " m"]:
+        """The diagonal of `solve` for the mass that is ``received``."""
+        return received * (1 + damping) + 1e-9 * self.b
 
     def induced(
         self, psi: Tensor, epsilon: float, *, mass: Tensor, received: Tensor, least: Tensor, sums: Tensor
@@ -66,8 +63,8 @@ class SmoothedDual(ABC):
         received = plan.received
         residual = received * (self.b / received.clamp(min=torch.finfo(received.dtype).tiny)).log()
         residual = residual - received * residual.sum()  # constants move nothing
-        direction = self.solve(plan.mass, received, residual, 0.1 * min(plan.error, 1.0), tolerance=1e-3)
-        direction = direction.clamp_(-_FARTHEST, _FARTHEST)
+        diagonal = self.damped(received, 0.1 * min(plan.error, 1.0))
+        direction = self.solve(plan.mass, diagonal, residual, tolerance=1e-3).clamp_(-_FARTHEST, _FARTHEST)
         # ε last: the solver squares what it is given, and squared costs would leave float32's range.
         return direction * epsilon
 
@@ -116,20 +113,13 @@ class AllPairs(SmoothedDual):
         mass.mul_((self.a / sums)[:, None])
         return self.induced(psi, epsilon, mass=mass, received=mass.sum(dim=0), least=least, sums=sums)
 
-    def solve(
-        self,
-        mass: Float[Tensor, "n m"],
-        received: Float[Tensor, " m"],
-        residual: Float[Tensor, " m"],
-        damping: float,
-        tolerance: float,
-    ) -> Float[Tensor, " m"]:
+    def solve(self, mass: Tensor, diagonal: Tensor, residual: Tensor, tolerance: float) -> Float[Tensor, " m"]:
         """By Cholesky's decomposition: exactly, whatever the tolerance."""
         hessian = (mass.t() @ (mass / -self.a[:, None])).double()
-        hessian.diagonal().add_(received * (1 + damping) + 1e-9 * self.b)
+        hessian.diagonal().add_(diagonal)
         factor, failed = torch.linalg.cholesky_ex(hessian)
-        if failed:  # rounding, where two y share all they receive
-            return residual / received.clamp(min=torch.finfo(received.dtype).tiny)
+        if failed:  # by rounding, where there is hardly any damping
+            return residual / diagonal
         return torch.cholesky_solve(residual.double()[:, None], factor)[:, 0].to(residual)
 
 

@@ -114,10 +114,20 @@ def test_all_pairs_are_a_complete_graph(epsilon, dtype, oracle):
     torch.testing.assert_close(ours.received, theirs.received)
     assert (ours.value, ours.error) == pytest.approx((theirs.value, theirs.error), rel=1e-4)
     residual = ours.received * torch.linspace(-1, 1, 8, dtype=dtype)
-    direction = pairs.solve(ours.mass, ours.received, residual, 0.1, 1e-10)
+    direction = pairs.solve(ours.mass, pairs.damped(ours.received, 0.1), residual, 1e-10)
     mass = ours.mass.double()
     hessian = torch.diag(1.1 * ours.received.double()) - mass.t() @ (mass / graph.a[:, None])
     torch.testing.assert_close(hessian @ direction.double(), residual.double(), rtol=1e-3, atol=1e-6)
+
+
+def test_without_damping_all_pairs_fall_back_on_the_diagonal(oracle):
+    """Two y that share all they receive: rounding leaves the equations no definite matrix."""
+    a, b = torch.full((3,), 1 / 3), torch.full((2,), 0.5)
+    pairs = AllPairs(a, b, torch.zeros(3, 2))
+    plan = pairs.smooth(torch.zeros(2), 1.0)
+    less = plan.received * (1 - 1e-6)
+    residual = torch.tensor([0.1, -0.1])
+    torch.testing.assert_close(pairs.solve(plan.mass, less, residual, 1e-3), residual / less)
 
 
 def test_no_mass_is_subnormal(oracle):
