@@ -171,7 +171,7 @@ def race(steps: Iterator[Tensor], problem: Problem, seconds: float) -> list[tupl
         spent += time.perf_counter() - start
         if psi is None:
             break
-        if spent >= due:
+        if spent >= min(due, seconds):
             best = max(best, problem.value(psi))
             curve.append((spent, best))
             due = spent * 1.25

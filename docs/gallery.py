@@ -153,6 +153,7 @@ def commands(page: str) -> list[str]:
 
 def main(folder: Path) -> None:
     page = (DOCS / "gallery.md").read_text("utf-8")
+    folder.mkdir(parents=True, exist_ok=True)
     draw(folder)
     for line in commands(page):
         print("$", line, flush=True)

@@ -182,6 +182,12 @@ class Generator(Parametrization):
     shares: Tensor | None = None
     """``(k,)`` of each of the `conditions` exemplars in the images it makes next (None: alike)."""
 
+    coarser: int = 0
+    """How many times the images that it learns from may be halved."""
+
+    scale: int = 0
+    """How many times the images that it makes next are halved, by `coarser` at most: above 0 only while it learns."""
+
     @abstractmethod
     def calibrate(self, size: Size, generator: torch.Generator) -> None:
         """Fixes what depends on the whole image (the statistics of BatchNorm), from images of ``size``.

@@ -31,25 +31,32 @@ from featot.plugins import Registered, Registry, load_registry
 from featot.precision import Mixed, find_precision
 from featot.problem import Adam, Problem, Stage
 from featot.recipe import Recipe
+from featot.resample import halved_size
 from featot.runs import DEFAULT_LOSS
 from featot.terms import Term, start_from
+from featot.training_plan import TrainingPlan
 from featot.training_settings import TrainingSettings
 
-_SIDE = 256  # pixels of the images it learns from, where none are asked for
+_SIDE = 512  # pixels of the images it learns from, where none are asked for and it starts with small ones
+_PLAIN_SIDE = 256  # where it does not
 _FINAL = 0.05  # of the rate at the start
 _CELL = 32  # pixels: sides are multiples of it, so that the noise of every scale fits
 _WARM = 20  # first steps, over which the average of the weights is still short
 
 
-def _training_size(pictures: Pictures) -> Size:
-    h, w = (max(_CELL, min(_SIDE, side) // _CELL * _CELL) for side in pictures.smallest)
+def _training_size(pictures: Pictures, coarser: int) -> Size:
+    """The exemplar's, but no more than some; twice that from coarse to fine: what is large needs room to vary."""
+    most, times = (_SIDE, 2) if coarser else (_PLAIN_SIDE, 1)
+    h, w = (max(_CELL, min(most, times * side) // _CELL * _CELL) for side in pictures.smallest)
     return h, w
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingState:
-    """What a callback sees after each step; ``image()``: see `Training.image`."""
+    """What a callback sees after each step; ``scale``: how often its images are halved; ``image()``: see
+    `Training.image`."""
 
+    scale: int
     step: int
     num_steps: int
     fraction: float
@@ -83,7 +90,9 @@ class Training:
         pictures = sources.read()
         self.pictures = pictures.record
         self.device = find_device(settings.device)
-        self.size = settings.size or _training_size(pictures)
+        coarser = 0 if settings.conditional else param.coarser
+        self.size = settings.size or _training_size(pictures, coarser)
+        self._plan = TrainingPlan(self.size, coarser, settings.steps)
         self.steps: int = 0
         self.seconds = 0.0
         self.losses: list[float] = []
@@ -96,7 +105,10 @@ class Training:
         if find_precision(settings.precision, self.device) == torch.bfloat16:
             made = Mixed(self.generator, self.device)
         self._problem = Problem(made, terms, settings.max_points, self._random)
-        self._problem.enter(Stage(scale=0, size=self.size, num_steps=settings.steps, rate=(settings.rate,) * 2))
+        for scale in self._plan.scales:  # all losses are made at the start, so that a run that goes on has the same
+            self._enter(scale)
+        if len(self._plan.scales) > 1:
+            self._enter(self._plan.scales[0])
         self._update = Adam(self.generator, self._problem)
         self._mean = [theta.detach().clone() for theta in self.generator.parameters()]
 
@@ -118,7 +130,7 @@ class Training:
     @property
     def fraction(self) -> float:
         """How much of the training is done."""
-        parts = [self.steps / self.settings.steps]
+        parts = [self._plan.fraction(self.steps)]
         if self.settings.minutes is not None:
             parts.append(self.seconds / (60 * self.settings.minutes))
         return min(1.0, max(parts))
@@ -139,6 +151,7 @@ class Training:
             self.seconds += float(average(passed))  # the same everywhere, as the rate depends on it
             if callback is not None:
                 state = TrainingState(
+                    scale=self.generator.scale,
                     step=self.steps,
                     num_steps=self.settings.steps,
                     fraction=self.fraction,
@@ -148,9 +161,17 @@ class Training:
                 )
                 callback(state)
 
+    def _enter(self, scale: int) -> None:
+        self.generator.scale = scale
+        size, rates = self._plan.size(scale), (self.settings.rate,) * 2
+        self._problem.enter(Stage(scale=scale, size=size, num_steps=self.settings.steps, rate=rates))
+
     def _step(self) -> None:
+        scale, passed = self._plan.at(self.fraction)
+        if scale != self.generator.scale:
+            self._enter(scale)
         self._problem.move(0)
-        falling = (1 + math.cos(math.pi * self.fraction)) / 2
+        falling = (1 + math.cos(math.pi * passed)) / 2
         rate = self.settings.rate * (_FINAL + (1 - _FINAL) * falling)
         if self._conditions is None:
             loss = self._update(rate)
@@ -171,6 +192,7 @@ class Training:
     def image(self) -> Tensor:
         """What the mean of the weights makes of one fixed noise, ``(1, c, h, w)`` in [0, 1], on the CPU.
 
+        It is halved as often as the images it learns from are at the time.
         Of a conditional training it is like the first exemplar.
         """
         with apart(), self._mean_weights(), torch.no_grad():
@@ -200,7 +222,8 @@ class Training:
     def _made(self, number: int, shares: Tensor | None) -> Tensor:
         """The image of a noise with this number, for these shares."""
         self.generator.shares = shares
-        made = self.generator(self.size, torch.Generator().manual_seed(self.settings.seed + number))[:1]
+        size = self._plan.size(self.generator.scale)
+        made = self.generator(size, torch.Generator().manual_seed(self.settings.seed + number))[:1]
         self.generator.shares = None
         return made
 
@@ -208,8 +231,10 @@ class Training:
         """Writes the mean of the weights, calibrated, as a model for `featot.load_model`; returns its record."""
         record = self.record()
         with apart(), self._mean_weights():
+            self.generator.scale, before = 0, self.generator.scale
             self.generator.calibrate(self.size, torch.Generator().manual_seed(self.settings.seed + 2))
             save_model(path, self.generator, self._plugin, record)
+            self.generator.scale = before
         return record
 
     def config(self) -> dict[str, Any]:
@@ -237,6 +262,8 @@ class Training:
         header = {
             "steps": self.steps,
             "seconds": self.seconds,
+            "scale": self.generator.scale,
+            "balance": list(self._problem.balance.values()),
             "losses": self.losses,
             "pictures": self.pictures,
             "threads": torch.get_num_threads(),
@@ -258,6 +285,8 @@ class Training:
         """
         header, parts = read_checkpoint(path)
         try:
+            self._enter(int(header["scale"]))
+            self._problem.balance = dict(zip(self._problem.balance, header["balance"], strict=True))
             self.generator.load_state_dict(parts["weights"], self.device)
             for i, mean in enumerate(self._mean):
                 mean.copy_(parts["mean"][str(i)])

@@ -18,12 +18,14 @@ from featot.precision import check_precision
 class TrainingSettings:
     """Everything that decides a training: equal settings give equal models on one machine, without ``minutes``.
 
-    ``size``: of the images that it learns from, in pixels (None: the exemplar's, at most 256). ``steps``: of the
-    optimiser; ``minutes``: the time after which it ends even so, the rate falling accordingly. ``rate``: Adam's, at
-    the start; it falls to a twentieth by half a cosine. ``average``: the share that the mean of the weights, which is
-    the model, keeps at each step. ``conditional``: learn each of several exemplars, and all that lies between
-    them, by their shares, instead of all as one. ``precision``: of the network's activations, "float32",
-    "bfloat16", or "auto": bfloat16 on a GPU that has it; weights, features and transport are float32 in any case.
+    ``size``: of the images that it learns from, in pixels (None: the exemplar's twice, at most 512; for a generator
+    that cannot start with coarse ones, and ``conditional``, the exemplar's, at most 256). ``steps``: of the
+    optimiser, at all scales; ``minutes``: the time after which it ends even so, the rate falling accordingly.
+    ``rate``: Adam's, at the start of each scale; it falls to a twentieth by half a cosine. ``average``: the share
+    that the mean of the weights, which is the model, keeps at each step. ``conditional``: learn each of several
+    exemplars, and all that lies between them, by their shares, instead of all as one. ``precision``: of the
+    network's activations, "float32", "bfloat16", or "auto": bfloat16 on a GPU that has it; weights, features and
+    transport are float32 in any case.
     The others: see `featot.runs.SynthesisSettings`.
     """
 
@@ -32,9 +34,9 @@ class TrainingSettings:
     param: str = "texnet_lite"
     loss: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    steps: int = 2000
+    steps: int = 6000
     minutes: float | None = None
-    rate: float = 0.01
+    rate: float = 0.006
     average: float = 0.98
     max_points: int = 8192
     augment: tuple[str, ...] = ()

@@ -159,9 +159,73 @@ def test_several_exemplars_with_turns():
     assert training.steps == 1
 
 
-@pytest.mark.parametrize(("side", "size"), [(31, 32), (100, 96), (700, 256)])
+@pytest.mark.parametrize(("side", "size"), [(31, 32), (100, 192), (700, 512)])
 def test_the_size_it_learns_at(side, size):
+    """Twice the exemplar's: what is large needs room to vary. Without coarse images to start with, not more."""
     assert _training(torch.rand(3, side, side), size=None).size == (size, size)
+    plain = _training(torch.rand(3, side, side), size=None, param="texnet", options={"param.scales": 3})
+    assert plain.size == (min(256, max(32, side // 32 * 32)),) * 2
+
+
+def _coarse_to_fine(**changes):
+    options = {**OPTIONS, "param.scales": 4}
+    return _training(_stripes(64), size=(128, 128), options=options, steps=24, **changes)
+
+
+def test_it_learns_from_coarse_to_fine():
+    training = _coarse_to_fine()
+    before = _weights(training)
+    seen = []
+    training.run(lambda state: seen.append((state.scale, state.image().shape[-1], state.fraction)))
+    scales = [scale for scale, _, _ in seen]
+    assert scales == sorted(scales, reverse=True)
+    assert set(scales) == {2, 1, 0}
+    assert all(side == 128 >> max(1, scale) for scale, side, _ in seen)
+    assert [fraction for _, _, fraction in seen] == sorted(fraction for _, _, fraction in seen)
+    moved = [not torch.equal(a, b) for a, b in zip(before, _weights(training), strict=True)]
+    assert all(moved), "what makes the colours of coarse images learns too"
+
+
+def test_coarse_images_move_nothing_that_is_finer():
+    training = _coarse_to_fine()
+    net = training.generator._made()
+    finer = {"colors.weight", "narrow.weight", "strengths.0.weight", "blocks.0.units.0.conv.weight"}
+    before = {name: theta.detach().clone() for name, theta in net.named_parameters()}
+    training.run(stop=lambda: training.steps == 3)
+    moved = {name for name, theta in net.named_parameters() if not torch.equal(theta, before[name])}
+    assert training.generator.scale == 2
+    assert finer.isdisjoint(moved)
+    assert {"heads.1.weight", "blocks.2.units.3.conv.weight"} <= moved
+
+
+@pytest.mark.parametrize("features", ["pyramid", "pyramid+0.5*patches"])
+@pytest.mark.parametrize(("steps", "scale"), [(2, 2), (7, 1), (18, 0)])
+def test_a_run_may_be_left_at_any_scale(tmp_path, features, steps, scale):
+    whole, broken, again = (_coarse_to_fine(features=features) for _ in range(3))
+    whole.run()
+    broken.run(stop=lambda: broken.steps == steps)
+    assert broken.generator.scale == scale
+    broken.save_checkpoint(tmp_path / "c.safetensors")
+    again.load_checkpoint(tmp_path / "c.safetensors")
+    again.run()
+    assert again.losses == whole.losses
+    assert all(torch.equal(a, b) for a, b in zip(_weights(again), _weights(whole), strict=True))
+
+
+def test_what_is_saved_early_is_of_full_size(tmp_path):
+    training = _coarse_to_fine()
+    training.run(stop=lambda: training.steps == 2)
+    training.save(tmp_path / "m.safetensors")
+    assert training.generator.scale == 2, "it can go on"
+    generator = load_model(tmp_path / "m.safetensors").generator
+    assert generator.scale == 0
+    assert render(generator.freeze(), NoiseField(0), range(40), range(56)).shape == (1, 3, 40, 56)
+
+
+def test_a_conditional_training_stays_at_the_full_size():
+    settings = TrainingSettings(size=(128, 128), steps=1, options=OPTIONS, conditional=True)
+    training = Training(Sources(exemplars=[_stripes(64), 1 - _stripes(64)]), settings)
+    assert training.generator.scale == 0
 
 
 @pytest.mark.parametrize(

@@ -41,12 +41,12 @@ _SAMPLE_SECONDS, _CHECKPOINT_SECONDS = 30.0, 120.0
 @click.argument("exemplars", nargs=-1, metavar="EXEMPLAR...")
 @mixed_option
 @click.option("--out", metavar="FILE", help="The model to write.  [default: EXEMPLAR's name with .safetensors]")
-@click.option("--steps", type=int, help="Steps of the optimiser.  [default: 2000]")
+@click.option("--steps", type=int, help="Steps of the optimiser, from coarse to fine.  [default: 6000]")
 @click.option("--minutes", type=float, help="End after this time, if the steps take longer.")
-@click.option("--size", metavar="HxW", help="Of the images it learns from.  [default: EXEMPLAR's, at most 256]")
+@click.option("--size", metavar="HxW", help="Of the images it learns from.  [default: EXEMPLAR's twice, at most 512]")
 @problem_options("texnet_lite")
 @weights_option
-@click.option("--rate", type=float, help="Adam's rate at the start.  [default: 0.01]")
+@click.option("--rate", type=float, help="Adam's rate at the start.  [default: 0.006]")
 @click.option("--max-points", type=int, help="Thin levels with more points than this.  [default: 8192]")
 @augment_option
 @click.option("--conditional", is_flag=True, help="Learn each EXEMPLAR, and what lies between them, by weights.")
@@ -226,7 +226,7 @@ def _progress(quiet: bool) -> Iterator[Any]:
 
     console = Console(stderr=True)
     columns = (
-        TextColumn("step {task.fields[step]}"),
+        TextColumn("1/{task.fields[part]}  step {task.fields[step]}"),
         BarColumn(),
         TextColumn("loss {task.fields[loss]}  msot {task.fields[msot]}"),
         TimeElapsedColumn(),
@@ -234,10 +234,12 @@ def _progress(quiet: bool) -> Iterator[Any]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as progress:
-        bar = progress.add_task("", total=1.0, step="–", loss="–", msot="–")
+        bar = progress.add_task("", total=1.0, part="1", step="–", loss="–", msot="–")
 
         def show(state: TrainingState) -> Any:
-            progress.update(bar, completed=state.fraction, step=state.step, loss=f"{state.loss:.4f}")
+            progress.update(
+                bar, completed=state.fraction, part=2**state.scale, step=state.step, loss=f"{state.loss:.4f}"
+            )
             return lambda score: progress.update(bar, msot=f"{score:.4f}")
 
         yield show
@@ -267,11 +269,13 @@ def _samples(place: Path, training: Training, lazy: LazyRegistry) -> Iterator[An
             return
         image = state.image()
         write_image(image, place / f"sample_{state.step:06d}.png")
-        score = msot(image, training.exemplar.cpu())
-        tell(score)
         if board is not None:
-            board.add_scalar("msot", score, state.step)
             board.add_image("sample", image[0], state.step)
+        if state.scale == 0:  # until then the finest detail is still to come
+            score = msot(image, training.exemplar.cpu())
+            tell(score)
+            if board is not None:
+                board.add_scalar("msot", score, state.step)
         last = time.monotonic()
 
     try:

@@ -62,7 +62,7 @@ def featot_register_parametrizations() -> list[Plugin]:
         Plugin(
             "texnet_lite",
             "featot_plugins.texnet:TexnetLite",
-            "a generator network of our own, with fewer operations",
+            "a generator network of our own, that learns from coarse to fine",
             TexnetLiteOptions,
         ),
     ]

@@ -6,7 +6,7 @@ import copy
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +33,9 @@ from featot_plugins.texnet_layers import (
 )
 
 _DRAWS = 8  # images whose statistics `calibrate` averages
-_LITE_NOISE, _LITE_FINEST = 3, 8  # channels: of the noise at a scale, of what the last convolution sees
+_LITE_NOISE, _LITE_FINEST = 3, 8  # channels: of the noise at a fine scale, of what the last convolution sees
+_LITE_DEEPEST = 4  # convolutions at the coarsest scale, where they cost least and shape most
+_LITE_COARSER = 3  # scales, beside the finest, at which it learns
 
 
 class Pyramid(Network):
@@ -49,7 +51,7 @@ class Pyramid(Network):
         met = list(zip(widths, norms, strict=True))[:-1]
         self.norms = nn.ModuleList(norm(width) for width, norm in met)  # each channel on its own
         self.joins = nn.ModuleList(Block([width] * 4, [3, 3, 1], norm) for width, norm in met)
-        self.colors = nn.Conv2d(widths[0], channels, 1)
+        self.colors, self.heads = nn.Conv2d(widths[0], channels, 1), nn.ModuleList()
 
     def forward(self, noise: Sequence[Tensor], space: Space) -> Float[Tensor, "b c h w"]:
         x: Tensor = self.blocks[-1](noise[-1], space)
@@ -70,37 +72,47 @@ class Pyramid(Network):
 class Lite(Network):
     """Most work at coarse scales; noise is added, each channel with strengths of its own.
 
-    At full resolution there is but one 3×3 convolution, on few channels.
+    At full resolution there is but one 3×3 convolution, on few channels. The coarser scales have colours of their
+    own, so that they can learn before the finer ones, from small images.
     """
 
     def __init__(self, channels: int, options: TexnetLiteOptions, conditions: int = 0) -> None:
         scales, width = options.scales, options.width
-        before, after = [0] * (scales - 1) + [2], [1] + [2] * (scales - 2) + [0]
-        super().__init__([_LITE_NOISE] * (scales - 1) + [width], before, after, conditions)
+        before, after = [0] * (scales - 1) + [_LITE_DEEPEST], [1] + [2] * (scales - 2) + [0]
+        noise = [_LITE_NOISE * (1 if scale < 2 else 2) for scale in range(scales - 1)] + [width]
+        super().__init__(noise, before, after, conditions)
         norms = [norms_of(conditions, scale) for scale in range(scales)]
-        widths = [_LITE_FINEST, width] + [2 * width] * (scales - 2)
+        widths = [_LITE_FINEST, width, 2 * width, *[3 * width] * scales][:scales]
         below = [*widths[2:], width]  # channels that come into the block of each scale, from 1 on
+        depths = [2] * (scales - 2) + [_LITE_DEEPEST]
         self.blocks = nn.ModuleList(
-            Block([come, go, go], [3, 3], norm) for come, go, norm in zip(below, widths[1:], norms[1:], strict=True)
+            Block([come] + [go] * depth, [3] * depth, norm)
+            for come, go, depth, norm in zip(below, widths[1:], depths, norms[1:], strict=True)
         )
+        met = [_LITE_FINEST, *below[:-1]]
         self.strengths = nn.ModuleList(
-            nn.Conv2d(_LITE_NOISE, met, 1, bias=False) for met in [_LITE_FINEST, *below[:-1]]
+            nn.Conv2d(own, wide, 1, bias=False) for own, wide in zip(noise[:-1], met, strict=True)
         )
         self.narrow = nn.Conv2d(width, _LITE_FINEST, 1)
         self.norm = norms[0](_LITE_FINEST)
         self.finest = Block([_LITE_FINEST, _LITE_FINEST], [3], norms[0])
         self.colors = nn.Conv2d(_LITE_FINEST, channels, 1)
+        self.heads = nn.ModuleList(
+            nn.Conv2d(wide, channels, 1) for wide in widths[1 : 1 + _LITE_COARSER][: scales - 2]
+        )
 
     def forward(self, noise: Sequence[Tensor], space: Space) -> Float[Tensor, "b c h w"]:
+        first = len(self.noise) - len(noise)
         x: Tensor = self.blocks[-1](noise[-1], space)
-        for scale in range(len(noise) - 2, -1, -1):
+        for scale in range(len(self.noise) - 2, first - 1, -1):
             if scale == 0:
                 x = self.narrow(x)
-            x = space.crop(F.interpolate(x, scale_factor=2.0, mode="nearest"), scale) + self.strengths[scale](
-                noise[scale]
-            )
+            grown = space.crop(F.interpolate(x, scale_factor=2.0, mode="nearest"), scale)
+            x = grown.add_(self.strengths[scale](noise[scale - first]))
             if scale > 0:
                 x = self.blocks[scale - 1](x, space)
+        if first:
+            return self.heads[first - 1](x)  # type: ignore[no-any-return]
         x = F.leaky_relu_(normalised(self.norm, x, space), SLOPE)
         return self.colors(self.finest(x, space))  # type: ignore[no-any-return]
 
@@ -117,15 +129,16 @@ class _Texnet(Generator):
 
     boundary = "periodic"
     conditionable = True
+    most_coarser: ClassVar[int] = 0
 
     def __init__(self, options: Any) -> None:
         super().__init__(options)
         self.net: Network | None = None
+        self.coarser = min(self.most_coarser, max(0, options.scales - 2))
 
     def initialize(self, exemplar: Float[Tensor, "1 c h w"], size: Size, generator: torch.Generator) -> None:
         self._check(size)
         self.net = net = self._network(exemplar.shape[1])
-        colors = exemplar[0].flatten(1).cpu()
         with torch.no_grad():
             for module in net.modules():
                 if isinstance(module, nn.Conv2d):
@@ -134,15 +147,22 @@ class _Texnet(Generator):
                     if module.bias is not None:
                         module.bias.zero_()
         self._settle(net, exemplar.device)
-        with torch.no_grad():  # it starts with the exemplar's mean colour and contrast
-            made = self(size, generator).transpose(0, 1).flatten(1)
-            colors = exemplar[0].flatten(1)
-            mean = average(made.mean(1))
-            spread = (average((made - mean[:, None]).square().mean(1))).sqrt()
-            gain = colors.std(1, correction=0) / spread.clamp(min=1e-6)
-            net.colors.weight.mul_(gain[:, None, None, None])
-            assert net.colors.bias is not None
-            net.colors.bias.copy_(colors.mean(1) - gain * mean)
+        for scale, last in reversed(list(enumerate([net.colors, *net.heads]))):
+            self.scale = scale
+            self._color(last, exemplar, size, generator)
+
+    @torch.no_grad()
+    def _color(self, last: nn.Module, exemplar: Tensor, size: Size, generator: torch.Generator) -> None:
+        """At this scale it starts with the exemplar's mean colour and contrast."""
+        made = self(halved_size(size, self.scale), generator).transpose(0, 1).flatten(1)
+        colors = exemplar[0].flatten(1)
+        mean = average(made.mean(1))
+        spread = (average((made - mean[:, None]).square().mean(1))).sqrt()
+        gain = colors.std(1, correction=0) / spread.clamp(min=1e-6)
+        assert isinstance(last, nn.Conv2d)
+        assert last.bias is not None
+        last.weight.mul_(gain[:, None, None, None])
+        last.bias.copy_(colors.mean(1) - gain * mean)
 
     def parameters(self) -> list[Tensor]:
         return list(self._made().parameters())
@@ -151,12 +171,13 @@ class _Texnet(Generator):
         self._check(size)
         net = self._made()
         device = net.colors.weight.device
-        sizes = [halved_size(size, scale) for scale in range(len(net.noise))]
-        drawn = zip(net.noise, sizes, strict=True)
+        channels = net.noise[self.scale :]
+        sizes = [halved_size(size, scale) for scale in range(len(channels))]
+        drawn = zip(channels, sizes, strict=True)
         (rank, processes), batch = world(), self.options.batch
         mine = slice(rank * batch, (rank + 1) * batch)  # of the batch that all processes make
         noise = [torch.rand(processes * batch, c, *cells, generator=generator)[mine].to(device) for c, cells in drawn]
-        image: Tensor = net(noise, Torus(size, self._shares()))
+        image: Tensor = net(noise, Torus(size, self._shares(), self.scale))
         return image
 
     @torch.no_grad()
@@ -232,7 +253,7 @@ class _Texnet(Generator):
         return self.net
 
     def _check(self, size: Size) -> None:
-        cell = 2 ** (self.options.scales - 1)
+        cell = 2 ** (self.options.scales - 1 - self.scale)
         if max(size) <= cell and self.options.batch == 1:
             why = f"its coarsest noise would be one cell of {cell} pixels"
             raise UsageError(f"{size[0]}x{size[1]} is too small to learn at: {why}; expected more, or fewer scales")
@@ -246,7 +267,9 @@ class Texnet(_Texnet):
 
 
 class TexnetLite(_Texnet):
-    """A network of our own with fewer operations a pixel."""
+    """A network of our own that learns from coarse to fine; fewer operations than `Texnet`'s with ``width=10``."""
+
+    most_coarser = _LITE_COARSER
 
     def _network(self, channels: int) -> Network:
         return Lite(channels, self.options, self.conditions)

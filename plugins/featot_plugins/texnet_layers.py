@@ -41,16 +41,16 @@ class Space(ABC):
 
 
 class Torus(Space):
-    """The whole of a periodic image of this size."""
+    """The whole of a periodic image, of this size at ``first``, the finest scale."""
 
-    def __init__(self, size: Size, shares: Sequence[Float[Tensor, "1 k _ _"]] = ()) -> None:
-        self.size, self.shares = size, shares
+    def __init__(self, size: Size, shares: Sequence[Float[Tensor, "1 k _ _"]] = (), first: int = 0) -> None:
+        self.size, self.shares, self.first = size, shares, first
 
     def pad(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
         return F.pad(x, (1, 1, 1, 1), mode="circular")
 
     def crop(self, x: Float[Tensor, "b c h w"], scale: int) -> Float[Tensor, "b c h2 w2"]:
-        h, w = halved_size(self.size, scale)
+        h, w = halved_size(self.size, scale - self.first)
         return x[:, :, :h, :w]
 
 
@@ -148,9 +148,11 @@ class Network(nn.Module, ABC):
 
     ``noise``: channels at each scale; ``before``, ``after``: 3×3 convolutions that noise alone goes through at each
     scale, and those that follow once it has met what comes from below. ``conditions``: exemplars that it is for.
+    ``heads``: what makes colours of scale 1, 2, …: an image that is halved so often, to learn from.
     """
 
     colors: nn.Conv2d
+    heads: nn.ModuleList
 
     def __init__(
         self, noise: Sequence[int], before: Sequence[int], after: Sequence[int], conditions: int = 0
@@ -160,7 +162,7 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, noise: Sequence[Tensor], space: Space) -> Float[Tensor, "b c h w"]:
-        """The image."""
+        """The image; at scale s with the noise from there on."""
 
     def fold(self) -> None:
         """Makes the normalisations part of the convolutions."""
