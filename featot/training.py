@@ -31,7 +31,6 @@ from featot.plugins import Registered, Registry, load_registry
 from featot.precision import Mixed, find_precision
 from featot.problem import Adam, Problem, Stage
 from featot.recipe import Recipe
-from featot.resample import halved_size
 from featot.runs import DEFAULT_LOSS
 from featot.terms import Term, start_from
 from featot.training_plan import TrainingPlan

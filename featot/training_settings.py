@@ -19,7 +19,8 @@ class TrainingSettings:
     """Everything that decides a training: equal settings give equal models on one machine, without ``minutes``.
 
     ``size``: of the images that it learns from, in pixels (None: the exemplar's twice, at most 512; for a generator
-    that cannot start with coarse ones, and ``conditional``, the exemplar's, at most 256). ``steps``: of the
+    that cannot start with coarse ones, and ``conditional``, the exemplar's, at most 256); from coarse to fine, those
+    at full resolution are half as large. ``steps``: of the
     optimiser, at all scales; ``minutes``: the time after which it ends even so, the rate falling accordingly.
     ``rate``: Adam's, at the start of each scale; it falls to a twentieth by half a cosine. ``average``: the share
     that the mean of the weights, which is the model, keeps at each step. ``conditional``: learn each of several
