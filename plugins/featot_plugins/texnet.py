@@ -97,9 +97,7 @@ class Lite(Network):
         self.norm = norms[0](_LITE_FINEST)
         self.finest = Block([_LITE_FINEST, _LITE_FINEST], [3], norms[0])
         self.colors = nn.Conv2d(_LITE_FINEST, channels, 1)
-        self.heads = nn.ModuleList(
-            nn.Conv2d(wide, channels, 1) for wide in widths[1 : 1 + _LITE_COARSER][: scales - 2]
-        )
+        self.heads = nn.ModuleList(nn.Conv2d(wide, channels, 1) for wide in widths[1:-1][:_LITE_COARSER])
 
     def forward(self, noise: Sequence[Tensor], space: Space) -> Float[Tensor, "b c h w"]:
         first = len(self.noise) - len(noise)
