@@ -7,10 +7,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from featot.errors import UsageError
+from featot.ot.search import llvm_is_usable
 from featot.resample import halved_size
 
 _WORD = 2**32
 _ROWS, _COLUMNS = 0, 1
+FACTORS = ((16, 0x7FEB352D), (15, 0x846CA68B - _WORD))
+"""The rounds of the scrambling: a shift, and an odd factor as a signed word."""
 
 
 class NoiseField:
@@ -33,19 +36,29 @@ class NoiseField:
         if any(side is not None and side < 1 for side in period):
             raise UsageError(f"expected periods of at least 1 pixel, got {period}")
         self.seed, self.period, self.device = seed, period, torch.device(device)
+        self.compiled = self.device.type == "cpu" and llvm_is_usable()
         self._keys: dict[tuple[int, int], Tensor] = {}
 
     def uniform(self, scale: int, channels: int, rows: range, columns: range) -> Float[Tensor, "1 c h w"]:
         """The cells of these rows and columns at ``scale``, which may be negative or beyond the period."""
+        down, across = self.hashes(scale, channels, rows, columns)
+        if self.compiled:
+            from featot.noise_kernels import uniform  # late: llvmlite is optional
+
+            return uniform(down, across)
+        # 24 bits are what a float32 in [0, 1) holds exactly.
+        bits = _mix(down[:, :, None] + across[:, None, :]).bitwise_right_shift_(8).bitwise_and_(0xFFFFFF)
+        return (bits.float().mul_(2.0**-24))[None]
+
+    def hashes(
+        self, scale: int, channels: int, rows: range, columns: range
+    ) -> tuple[Int[Tensor, "c h"], Int[Tensor, "c w"]]:
+        """What the values of a row, and of a column, have in common: a value is their sum, scrambled once more."""
         keys = self._keys.get((scale, channels))
         if keys is None:
             words = [_words(self.seed, scale, channel) for channel in range(channels)]
             keys = self._keys[scale, channels] = torch.tensor(words, dtype=torch.int32, device=self.device)
-        down = self._hash(rows, scale, _ROWS, keys)[:, :, None]
-        across = self._hash(columns, scale, _COLUMNS, keys)[:, None, :]
-        # 24 bits are what a float32 in [0, 1) holds exactly.
-        bits = _mix(down + across).bitwise_right_shift_(8).bitwise_and_(0xFFFFFF)
-        return (bits.float().mul_(2.0**-24))[None]
+        return self._hash(rows, scale, _ROWS, keys), self._hash(columns, scale, _COLUMNS, keys)
 
     def parents(self, scale: int, axis: int, cells: range) -> tuple[range, slice | Int[Tensor, " n"]]:
         """The cells of ``scale + 1`` that these of ``scale`` lie in, along ``axis`` (0 goes down), and where they are
@@ -91,6 +104,6 @@ def _splitmix(state: int) -> int:
 
 def _mix(x: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
     """Scrambles 32-bit words in place ("lowbias32", Wellons 2018); the masks make the shifts bring in zeros."""
-    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B - _WORD)):
+    for shift, factor in FACTORS:
         x.bitwise_xor_((x >> shift).bitwise_and_(_WORD // 2**shift - 1)).mul_(factor)
     return x.bitwise_xor_((x >> 16).bitwise_and_(0xFFFF))

@@ -199,7 +199,7 @@ if hasattr(os, "register_at_fork"):
 @functools.cache
 def llvm_is_usable() -> bool:
     try:
-        from featot.ot.fused import USABLE
+        from featot.ot.compiled import USABLE
     except ImportError:
         return False
     return USABLE

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from featot.ot.cost import SQEUCLIDEAN, Cost, as_cost
-from featot.ot.search import nearest, require_match
+from featot.ot.search import llvm_is_usable, nearest, require_match
 
 _DENSE_PAIRS = 2**20  # up to which `ascend` keeps the whole matrix
 
@@ -77,19 +78,28 @@ def ascend(
     Returns the new ψ, and the ψ of the last search with the assignment it found (with no steps, the given ψ).
     """
     dense = steps > 1 and backend == "auto" and len(x) * len(y) <= _DENSE_PAIRS
-    if dense:  # the costs stay in the cache from step to step, less ‖x‖², which decides nothing
-        costs = torch.addmm(y.square().sum(1), x, y.t(), alpha=-2)
-        reduced = torch.empty_like(costs)
+    search = _kept_costs(x, y) if dense else lambda psi: c_transform(x, y, psi, backend)[1]
     before = psi
     for step in range(max(1, steps)):
-        assignment = (
-            torch.sub(costs, psi, out=reduced).min(dim=1).indices if dense else c_transform(x, y, psi, backend)[1]
-        )
-        before = psi
+        assignment, before = search(psi), psi
         if step < steps:
             received = marginal(assignment, len(y))
             psi = psi + rate * (b - (received if share is None else share(received)))
     return psi, before, assignment
+
+
+def _kept_costs(x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
+    """The search for one ψ after the other, with costs that stay in the cache, less ‖x‖², which decides nothing."""
+    bias = y.square().sum(1)
+    if x.device.type == "cpu" and x.dtype == torch.float32 and llvm_is_usable():
+        from featot.ot.rows import LANES, smallest_in_rows  # late: llvmlite is optional
+
+        more = -len(y) % LANES  # columns that are never the smallest
+        costs = torch.addmm(F.pad(bias, (0, more), value=torch.inf), x, F.pad(y, (0, 0, 0, more)).t(), alpha=-2)
+        return lambda psi: smallest_in_rows(costs, F.pad(psi, (0, more)))
+    costs = torch.addmm(bias, x, y.t(), alpha=-2)
+    reduced = torch.empty_like(costs)
+    return lambda psi: torch.sub(costs, psi, out=reduced).min(dim=1).indices
 
 
 def marginal(assignment: Int[Tensor, " n"], m: int, a: Float[Tensor, " n"] | None = None) -> Float[Tensor, " m"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -53,12 +53,12 @@ class Pyramid(Network):
         self.joins = nn.ModuleList(Block([width] * 4, [3, 3, 1], norm) for width, norm in met)
         self.colors, self.heads = nn.Conv2d(widths[0], channels, 1), nn.ModuleList()
 
-    def forward(self, noise: Sequence[Tensor], space: Space) -> Float[Tensor, "b c h w"]:
-        x: Tensor = self.blocks[-1](noise[-1], space)
-        for scale in range(len(noise) - 2, -1, -1):
-            own = self.blocks[scale](noise[scale], space)
-            grown = space.crop(F.interpolate(x, scale_factor=2.0, mode="nearest"), scale)
-            x = self.joins[scale](normalised(self.norms[scale], torch.cat([own, grown], 1), space), space)
+    def forward(self, space: Space) -> Float[Tensor, "b c h w"]:
+        last = len(self.noise) - 1
+        x: Tensor = self.blocks[last](space.noise(last), space)
+        for scale in reversed(range(last)):
+            met = torch.cat([self.blocks[scale](space.noise(scale), space), space.enlarged(x, scale)], 1)
+            x = self.joins[scale](normalised(self.norms[scale], met, space), space)
         return self.colors(x)  # type: ignore[no-any-return]
 
     def fold(self) -> None:
@@ -99,18 +99,15 @@ class Lite(Network):
         self.colors = nn.Conv2d(_LITE_FINEST, channels, 1)
         self.heads = nn.ModuleList(nn.Conv2d(wide, channels, 1) for wide in widths[1:-1][:_LITE_COARSER])
 
-    def forward(self, noise: Sequence[Tensor], space: Space) -> Float[Tensor, "b c h w"]:
-        first = len(self.noise) - len(noise)
-        x: Tensor = self.blocks[-1](noise[-1], space)
-        for scale in range(len(self.noise) - 2, first - 1, -1):
-            if scale == 0:
-                x = self.narrow(x)
-            grown = space.crop(F.interpolate(x, scale_factor=2.0, mode="nearest"), scale)
-            x = grown.add_(self.strengths[scale](noise[scale - first]))
+    def forward(self, space: Space) -> Float[Tensor, "b c h w"]:
+        last = len(self.noise) - 1
+        x: Tensor = self.blocks[-1](space.noise(last), space)
+        for scale in reversed(range(space.first, last)):
+            x = space.joined(self.narrow(x) if scale == 0 else x, scale, self.strengths[scale])  # type: ignore[arg-type]
             if scale > 0:
                 x = self.blocks[scale - 1](x, space)
-        if first:
-            return self.heads[first - 1](x)  # type: ignore[no-any-return]
+        if space.first:
+            return self.heads[space.first - 1](x)  # type: ignore[no-any-return]
         x = F.leaky_relu_(normalised(self.norm, x, space), SLOPE)
         return self.colors(self.finest(x, space))  # type: ignore[no-any-return]
 
@@ -175,7 +172,7 @@ class _Texnet(Generator):
         (rank, processes), batch = world(), self.options.batch
         mine = slice(rank * batch, (rank + 1) * batch)  # of the batch that all processes make
         noise = [torch.rand(processes * batch, c, *cells, generator=generator)[mine].to(device) for c, cells in drawn]
-        image: Tensor = net(noise, Torus(size, self._shares(), self.scale))
+        image: Tensor = net(Torus(size, noise, self._shares(), self.scale))
         return image
 
     @torch.no_grad()

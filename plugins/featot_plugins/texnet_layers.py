@@ -21,15 +21,31 @@ from featot_plugins.texnet_film import Film
 
 Index = slice | Tensor
 SLOPE = 0.01  # of LeakyReLU below 0
+_LARGE = 2  # the last scale that takes time enough to be worth a kernel
 
 
 class Space(ABC):
-    """How a network meets the border of what it sees.
+    """What a network sees, and how it meets the border of it.
 
-    ``shares``: of a network with conditions, at each scale: for the whole, or for the largest window there.
+    ``noise``: at each scale from ``first`` on, the finest that is made. ``shares``: of a network with conditions, at
+    each scale: for the whole, or for the largest window there.
     """
 
-    shares: Sequence[Float[Tensor, "1 k _ _"]]
+    def __init__(
+        self, noise: Sequence[Float[Tensor, "b _ _ _"]], shares: Sequence[Float[Tensor, "1 k _ _"]], first: int = 0
+    ) -> None:
+        self._noise, self.shares, self.first = noise, shares, first
+
+    def noise(self, scale: int) -> Float[Tensor, "b c h w"]:
+        return self._noise[scale - self.first]
+
+    def enlarged(self, x: Float[Tensor, "b c h w"], scale: int) -> Float[Tensor, "b c h2 w2"]:
+        """What comes from the next coarser scale, twice as large, where it meets the noise of ``scale``."""
+        return self.crop(F.interpolate(x, scale_factor=2.0, mode="nearest"), scale)
+
+    def joined(self, x: Float[Tensor, "b c h w"], scale: int, strengths: nn.Conv2d) -> Float[Tensor, "b c h2 w2"]:
+        """The same and the noise there, mixed by a 1×1 convolution."""
+        return self.enlarged(x, scale).add_(strengths(self.noise(scale)))
 
     @abstractmethod
     def pad(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
@@ -41,10 +57,17 @@ class Space(ABC):
 
 
 class Torus(Space):
-    """The whole of a periodic image, of this size at ``first``, the finest scale."""
+    """The whole of a periodic image, of this size at ``first``."""
 
-    def __init__(self, size: Size, shares: Sequence[Float[Tensor, "1 k _ _"]] = (), first: int = 0) -> None:
-        self.size, self.shares, self.first = size, shares, first
+    def __init__(
+        self,
+        size: Size,
+        noise: Sequence[Float[Tensor, "b _ _ _"]],
+        shares: Sequence[Float[Tensor, "1 k _ _"]] = (),
+        first: int = 0,
+    ) -> None:
+        super().__init__(noise, shares, first)
+        self.size = size
 
     def pad(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
         return F.pad(x, (1, 1, 1, 1), mode="circular")
@@ -58,15 +81,50 @@ class Plane(Space):
     """A window, with the margins that convolutions use up."""
 
     def __init__(
-        self, rows: Sequence[Index], columns: Sequence[Index], shares: Sequence[Float[Tensor, "1 k _ _"]] = ()
+        self,
+        noise: Sequence[Float[Tensor, "b _ _ _"]],
+        rows: Sequence[Index],
+        columns: Sequence[Index],
+        shares: Sequence[Float[Tensor, "1 k _ _"]] = (),
     ) -> None:
-        self.rows, self.columns, self.shares = rows, columns, shares
+        super().__init__(noise, shares)
+        self.rows, self.columns = rows, columns
 
     def pad(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
         return x
 
     def crop(self, x: Float[Tensor, "b c h w"], scale: int) -> Float[Tensor, "b c h2 w2"]:
         return x[:, :, self.rows[scale]][:, :, :, self.columns[scale]]
+
+
+class Drawn(Plane):
+    """A window whose noise is drawn when it is met: these channels, rows and columns at every scale."""
+
+    def __init__(
+        self,
+        field: NoiseField,
+        windows: Sequence[tuple[int, range, range]],
+        rows: Sequence[Index],
+        columns: Sequence[Index],
+        shares: Sequence[Float[Tensor, "1 k _ _"]] = (),
+    ) -> None:
+        super().__init__((), rows, columns, shares)
+        self.field, self.windows = field, windows
+
+    def noise(self, scale: int) -> Float[Tensor, "1 c h w"]:
+        return self.field.uniform(scale, *self.windows[scale]).contiguous(memory_format=torch.channels_last)
+
+    def joined(self, x: Float[Tensor, "1 c h w"], scale: int, strengths: nn.Conv2d) -> Float[Tensor, "1 c h2 w2"]:
+        if not self.field.compiled or scale > _LARGE:
+            return super().joined(x, scale, strengths)
+        from featot.noise_kernels import joined  # late: llvmlite is optional
+
+        rows, columns = (
+            torch.arange(2 * side)[index[scale]] >> 1
+            for side, index in zip(x.shape[2:], (self.rows, self.columns), strict=True)
+        )
+        hashes = self.field.hashes(scale, *self.windows[scale])
+        return joined(x, rows, columns, *hashes, strengths.weight[:, :, 0, 0])
 
 
 def norms_of(conditions: int, scale: int) -> Callable[[int], nn.Module]:
@@ -161,8 +219,8 @@ class Network(nn.Module, ABC):
         self.noise, self.before, self.after, self.conditions = noise, before, after, conditions
 
     @abstractmethod
-    def forward(self, noise: Sequence[Tensor], space: Space) -> Float[Tensor, "b c h w"]:
-        """The image; at scale s with the noise from there on."""
+    def forward(self, space: Space) -> Float[Tensor, "b c h w"]:
+        """The image, at the finest scale that there is noise of."""
 
     def fold(self) -> None:
         """Makes the normalisations part of the convolutions."""
@@ -207,14 +265,10 @@ class Frozen(FrozenGenerator):
         needed_rows, row_index = self._reach(noise, 0, rows)
         needed_columns, column_index = self._reach(noise, 1, columns)
         windows = list(zip(self.network.noise, needed_rows, needed_columns, strict=True))
-        made = [
-            noise.uniform(scale, *window).contiguous(memory_format=torch.channels_last)
-            for scale, window in enumerate(windows)
-        ]
         shares = self._alike()
         if self.shares is not None:
             shares = [self.shares.at(noise, scale, *window) for scale, (_, *window) in enumerate(windows)]
-        image: Tensor = self.network(made, Plane(row_index, column_index, shares))
+        image: Tensor = self.network(Drawn(noise, windows, row_index, column_index, shares))
         return image
 
     def margins(self) -> list[tuple[int, int]]:
@@ -229,7 +283,7 @@ class Frozen(FrozenGenerator):
         if self.conditions:
             noise, given = noise[:-1], noise[-1]
             shares = [given[None, :, None, None]] * len(noise)
-        image: Tensor = self.network(noise, Plane(same, same, shares))
+        image: Tensor = self.network(Plane(noise, same, same, shares))
         return image
 
     def _alike(self) -> list[Tensor]:

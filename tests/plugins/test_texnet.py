@@ -82,7 +82,7 @@ def test_sampling_is_the_network_on_its_torus(make, size):
         noise.uniform(s, c, range(h), range(w)) for s, (c, (h, w)) in enumerate(zip(net.noise, sizes, strict=True))
     ]
     with torch.no_grad():
-        expected = net(cells, Torus(size))
+        expected = net(Torus(size, cells))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
@@ -99,7 +99,7 @@ def test_the_torus_closes(make):
     turned = [z.roll((16 // 2**s, 32 // 2**s), (2, 3)) for s, z in enumerate(cells)]
     with torch.no_grad():
         torch.testing.assert_close(
-            net(turned, Torus(size)), net(cells, Torus(size)).roll((16, 32), (2, 3)), rtol=0, atol=1e-4
+            net(Torus(size, turned)), net(Torus(size, cells)).roll((16, 32), (2, 3)), rtol=0, atol=1e-4
         )
 
 

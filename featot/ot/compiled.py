@@ -1,0 +1,84 @@
+"""Kernels that LLVM compiles for the CPU it runs on. The only file that imports llvmlite, which is optional."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+
+_HAS = llvm.get_host_cpu_features()
+USABLE = bool(_HAS.get("avx2") and _HAS.get("fma"))  # on other CPUs no kernel has been measured
+WIDE = bool(_HAS.get("avx512f"))  # 32 vector registers of 16 numbers, not 16 of 8
+FLOAT, INT, LONG, POINTER = ir.FloatType(), ir.IntType(32), ir.IntType(64), ir.PointerType()
+
+_engines: list[Any] = []  # which own the machine code
+
+
+class Kernel:
+    """Writes one function of these arguments, pointers and long integers, that returns nothing."""
+
+    def __init__(self, arguments: Mapping[str, ir.Type], lanes: int) -> None:
+        self.vector, self.lanes = ir.VectorType(FLOAT, lanes), lanes
+        self.module, self._types = ir.Module(), arguments.values()
+        function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), self._types), "kernel")
+        self.given = dict(zip(arguments, function.args, strict=True))
+        self.build = ir.IRBuilder(function.append_basic_block())
+
+    def compiled(self, optimise: bool = False) -> Callable[..., None]:
+        """The function, to be called with addresses and numbers. ``optimise``: all that LLVM can do, which takes it
+        longer and may spoil what is already written for the registers."""
+        self.build.ret_void()
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        machine = llvm.Target.from_default_triple().create_target_machine(
+            cpu=llvm.get_host_cpu_name(), features=_HAS.flatten(), opt=2
+        )
+        module = llvm.parse_assembly(str(self.module))
+        builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
+        passes = builder.getModulePassManager() if optimise else llvm.create_new_module_pass_manager()
+        passes.add_sroa_pass()  # variables to registers
+        passes.run(module, builder)
+        engine = llvm.create_mcjit_compiler(module, machine)
+        engine.finalize_object()
+        types = [ctypes.c_void_p if kind is POINTER else ctypes.c_int64 for kind in self._types]
+        function: Callable[..., None] = ctypes.CFUNCTYPE(None, *types)(engine.get_function_address("kernel"))
+        _engines.append(engine)
+        return function
+
+    def intrinsic(self, name: str, result: ir.Type, *given: ir.Type) -> ir.Function:
+        """LLVM's own function of this name, which is overloaded by what it is given."""
+        kind = given[0]
+        number = getattr(kind, "element", kind)
+        width = f"v{kind.count}" if isinstance(kind, ir.VectorType) else ""
+        suffix = width + ("f32" if number == FLOAT else "i32")
+        return ir.Function(self.module, ir.FunctionType(result, given), f"llvm.{name}.{suffix}")
+
+    @contextmanager
+    def loop(self, start: ir.Value, end: ir.Value) -> Iterator[ir.Value]:
+        """From ``start`` to below ``end``, at least once."""
+        build = self.build
+        before, body = build.block, build.append_basic_block()
+        build.branch(body)
+        build.position_at_end(body)
+        count = build.phi(LONG)
+        count.add_incoming(start, before)
+        yield count
+        following, after = build.add(count, LONG(1)), build.append_basic_block()
+        count.add_incoming(following, build.block)
+        build.cbranch(build.icmp_signed("<", following, end), body, after)
+        build.position_at_end(after)
+
+    def place(self, name: str, offset: ir.Value, kind: ir.Type = FLOAT) -> ir.Value:
+        return self.build.gep(self.given[name], [offset], source_etype=kind)
+
+    def number(self, name: str, offset: ir.Value, kind: ir.Type = FLOAT) -> ir.Value:
+        return self.build.load(self.place(name, offset, kind), typ=kind)
+
+    def splat(self, number: ir.Value) -> ir.Value:
+        build, kind = self.build, ir.VectorType(number.type, self.lanes)
+        one = build.insert_element(kind(ir.Undefined), number, INT(0))
+        return build.shuffle_vector(one, kind(ir.Undefined), ir.VectorType(INT, self.lanes)([0] * self.lanes))
