@@ -61,7 +61,8 @@ def test_joined_is_enlarging_mixing_and_adding(channels, layout, monkeypatch):
 
 @pytest.mark.parametrize("period", [(None, None), (90, 83)])
 def test_a_generator_makes_the_same_with_and_without(period):
-    generator = load_registry().get("param", "texnet_lite").create({"scales": 4})
+    plugin = load_registry().get("param", "texnet_lite")
+    generator = plugin.create(plugin.build_options({"scales": 4}))
     generator.initialize(torch.rand(1, 3, 64, 64), (64, 64), torch.Generator().manual_seed(0))
     generator.calibrate((64, 64), torch.Generator().manual_seed(0))
     frozen = generator.freeze()
