@@ -63,7 +63,9 @@ def convolutions(network: FrozenGenerator) -> list[tuple[nn.Conv2d, int]]:
         found.append((module, round(math.log2(PROBE / made.shape[2]))))
 
     hooks = [m.register_forward_hook(note) for m in network.modules() if isinstance(m, nn.Conv2d)]
-    network.render(NoiseField(0), range(PROBE), range(PROBE))
+    noise = NoiseField(0)
+    noise.compiled = False  # kernels of our own do some convolutions, which no hook would see
+    network.render(noise, range(PROBE), range(PROBE))
     for hook in hooks:
         hook.remove()
     return found

@@ -36,6 +36,7 @@ from featot.terms import Term, start_from
 from featot.training_plan import TrainingPlan
 from featot.training_settings import TrainingSettings
 
+_STEPS = 6000  # where neither they nor minutes are asked for
 _SIDE = 512  # pixels of the images it learns from, where none are asked for and it starts with small ones
 _PLAIN_SIDE = 256  # where it does not
 _FINAL = 0.05  # of the rate at the start
@@ -52,12 +53,12 @@ def _training_size(pictures: Pictures, coarser: int) -> Size:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingState:
-    """What a callback sees after each step; ``scale``: how often its images are halved; ``image()``: see
-    `Training.image`."""
+    """What a callback sees after each step; ``scale``: how often its images are halved; ``num_steps``: None where
+    only the minutes are given; ``image()``: see `Training.image`."""
 
     scale: int
     step: int
-    num_steps: int
+    num_steps: int | None
     fraction: float
     loss: float
     seconds: float
@@ -91,7 +92,8 @@ class Training:
         self.device = find_device(settings.device)
         coarser = 0 if settings.conditional else param.coarser
         self.size = settings.size or _training_size(pictures, coarser)
-        self._plan = TrainingPlan(self.size, coarser, settings.steps)
+        self.num_steps = _STEPS if settings.steps is None and settings.minutes is None else settings.steps
+        self._plan = TrainingPlan(self.size, coarser, self.num_steps or _STEPS)
         self.steps: int = 0
         self.seconds = 0.0
         self.losses: list[float] = []
@@ -129,7 +131,7 @@ class Training:
     @property
     def fraction(self) -> float:
         """How much of the training is done."""
-        parts = [self._plan.fraction(self.steps)]
+        parts = [self._plan.fraction(self.steps)] if self.num_steps else []
         if self.settings.minutes is not None:
             parts.append(self.seconds / (60 * self.settings.minutes))
         return min(1.0, max(parts))
@@ -152,7 +154,7 @@ class Training:
                 state = TrainingState(
                     scale=self.generator.scale,
                     step=self.steps,
-                    num_steps=self.settings.steps,
+                    num_steps=self.num_steps,
                     fraction=self.fraction,
                     loss=self.losses[-1],
                     seconds=self.seconds,
@@ -163,7 +165,7 @@ class Training:
     def _enter(self, scale: int) -> None:
         self.generator.scale = scale
         size, rates = self._plan.size(scale), (self.settings.rate,) * 2
-        self._problem.enter(Stage(scale=scale, size=size, num_steps=self.settings.steps, rate=rates))
+        self._problem.enter(Stage(scale=scale, size=size, num_steps=self.num_steps or _STEPS, rate=rates))
 
     def _step(self) -> None:
         scale, passed = self._plan.at(self.fraction)

@@ -21,7 +21,8 @@ class TrainingSettings:
     ``size``: of the images that it learns from, in pixels (None: the exemplar's twice, at most 512; for a generator
     that cannot start with coarse ones, and ``conditional``, the exemplar's, at most 256); from coarse to fine, those
     at full resolution are half as large. ``steps``: of the
-    optimiser, at all scales; ``minutes``: the time after which it ends even so, the rate falling accordingly.
+    optimiser, at all scales (None: 6000, or as many as the ``minutes`` allow); ``minutes``: the time after which it
+    ends, the rate falling accordingly; with both, whichever is over first.
     ``rate``: Adam's, at the start of each scale; it falls to a twentieth by half a cosine. ``average``: the share
     that the mean of the weights, which is the model, keeps at each step. ``conditional``: learn each of several
     exemplars, and all that lies between them, by their shares, instead of all as one. ``precision``: of the
@@ -35,7 +36,7 @@ class TrainingSettings:
     param: str = "texnet_lite"
     loss: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    steps: int = 6000
+    steps: int | None = None
     minutes: float | None = None
     rate: float = 0.006
     average: float = 0.98
@@ -48,6 +49,8 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("max_points", 1), ("seed", 0)):
+            if name == "steps" and self.steps is None:
+                continue
             if not least <= getattr(self, name) < 2**63:
                 raise UsageError(f"expected {name} of at least {least}, got {getattr(self, name)}")
         if self.minutes is not None and not 0 < self.minutes < math.inf:

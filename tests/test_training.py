@@ -141,6 +141,17 @@ def test_time_is_a_budget():
     assert training.fraction == 1
 
 
+def test_minutes_alone_are_the_whole_budget(monkeypatch):
+    monkeypatch.setattr("featot.training._STEPS", 2)
+    assert _training(steps=None).num_steps == 2
+    training = _training(steps=None, minutes=0.005)
+    seen = []
+    training.run(lambda state: seen.append(state.num_steps))
+    assert training.seconds >= 0.3
+    assert training.steps > 2
+    assert set(seen) == {None}
+
+
 @pytest.mark.parametrize("param", ["texnet", "texnet_lite"])
 @pytest.mark.parametrize("loss", ["gram", "sliced", "moments", "ot"])
 def test_any_loss(param, loss):

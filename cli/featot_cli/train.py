@@ -41,8 +41,8 @@ _SAMPLE_SECONDS, _CHECKPOINT_SECONDS = 30.0, 120.0
 @click.argument("exemplars", nargs=-1, metavar="EXEMPLAR...")
 @mixed_option
 @click.option("--out", metavar="FILE", help="The model to write.  [default: EXEMPLAR's name with .safetensors]")
-@click.option("--steps", type=int, help="Steps of the optimiser, from coarse to fine.  [default: 6000]")
-@click.option("--minutes", type=float, help="End after this time, if the steps take longer.")
+@click.option("--steps", type=int, help="Steps of the optimiser.  [default: 6000, or what --minutes allows]")
+@click.option("--minutes", type=float, help="End after this time.")
 @click.option("--size", metavar="HxW", help="Of the images it learns from.  [default: EXEMPLAR's twice, at most 512]")
 @problem_options("texnet_lite")
 @weights_option

@@ -28,9 +28,8 @@ class Kernel:
         self.given = dict(zip(arguments, function.args, strict=True))
         self.build = ir.IRBuilder(function.append_basic_block())
 
-    def compiled(self, optimise: bool = False) -> Callable[..., None]:
-        """The function, to be called with addresses and numbers. ``optimise``: all that LLVM can do, which takes it
-        longer and may spoil what is already written for the registers."""
+    def compiled(self) -> Callable[..., None]:
+        """The function, to be called with addresses and numbers."""
         self.build.ret_void()
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
@@ -38,10 +37,9 @@ class Kernel:
             cpu=llvm.get_host_cpu_name(), features=_HAS.flatten(), opt=2
         )
         module = llvm.parse_assembly(str(self.module))
-        builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
-        passes = builder.getModulePassManager() if optimise else llvm.create_new_module_pass_manager()
+        passes = llvm.create_new_module_pass_manager()
         passes.add_sroa_pass()  # variables to registers
-        passes.run(module, builder)
+        passes.run(module, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options()))
         engine = llvm.create_mcjit_compiler(module, machine)
         engine.finalize_object()
         types = [ctypes.c_void_p if kind is POINTER else ctypes.c_int64 for kind in self._types]
@@ -78,7 +76,9 @@ class Kernel:
     def number(self, name: str, offset: ir.Value, kind: ir.Type = FLOAT) -> ir.Value:
         return self.build.load(self.place(name, offset, kind), typ=kind)
 
-    def splat(self, number: ir.Value) -> ir.Value:
-        build, kind = self.build, ir.VectorType(number.type, self.lanes)
+    def splat(self, number: ir.Value, lanes: int | None = None) -> ir.Value:
+        """A vector of the same number, as long as the kernel's others or of so many ``lanes``."""
+        count = self.lanes if lanes is None else lanes
+        build, kind = self.build, ir.VectorType(number.type, count)
         one = build.insert_element(kind(ir.Undefined), number, INT(0))
-        return build.shuffle_vector(one, kind(ir.Undefined), ir.VectorType(INT, self.lanes)([0] * self.lanes))
+        return build.shuffle_vector(one, kind(ir.Undefined), ir.VectorType(INT, count)([0] * count))

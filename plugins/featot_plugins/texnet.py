@@ -22,6 +22,7 @@ from featot_plugins.texnet_film import Film, knots
 from featot_plugins.texnet_layers import (
     SLOPE,
     Block,
+    Drawn,
     Frozen,
     Network,
     Space,
@@ -102,12 +103,22 @@ class Lite(Network):
     def forward(self, space: Space) -> Float[Tensor, "b c h w"]:
         last = len(self.noise) - 1
         x: Tensor = self.blocks[-1](space.noise(last), space)
-        for scale in reversed(range(space.first, last)):
-            x = space.joined(self.narrow(x) if scale == 0 else x, scale, self.strengths[scale])  # type: ignore[arg-type]
-            if scale > 0:
-                x = self.blocks[scale - 1](x, space)
+        for scale in reversed(range(max(1, space.first), last)):
+            x = self.blocks[scale - 1](space.joined(x, scale, self.strengths[scale]), space)  # type: ignore[arg-type]
         if space.first:
             return self.heads[space.first - 1](x)  # type: ignore[no-any-return]
+        return self._colored(self.narrow(x), space)
+
+    def _colored(self, x: Float[Tensor, "b c h w"], space: Space) -> Float[Tensor, "b c2 h2 w2"]:
+        """What is made at full resolution of what comes from below."""
+        strengths = self.strengths[0]
+        assert isinstance(strengths, nn.Conv2d)
+        if isinstance(space, Drawn) and space.field.compiled and isinstance(self.norm, nn.Identity):
+            from featot_plugins.texnet_kernels import finest  # late: llvmlite is optional
+
+            mixing = strengths.weight[:, :, 0, 0]
+            return finest(x, *space.met(x, 0), mixing, self.finest.first(), self.colors, SLOPE)
+        x = space.joined(x, 0, strengths)
         x = F.leaky_relu_(normalised(self.norm, x, space), SLOPE)
         return self.colors(self.finest(x, space))  # type: ignore[no-any-return]
 

@@ -21,7 +21,6 @@ from featot_plugins.texnet_film import Film
 
 Index = slice | Tensor
 SLOPE = 0.01  # of LeakyReLU below 0
-_LARGE = 2  # the last scale that takes time enough to be worth a kernel
 
 
 class Space(ABC):
@@ -115,16 +114,19 @@ class Drawn(Plane):
         return self.field.uniform(scale, *self.windows[scale]).contiguous(memory_format=torch.channels_last)
 
     def joined(self, x: Float[Tensor, "1 c h w"], scale: int, strengths: nn.Conv2d) -> Float[Tensor, "1 c h2 w2"]:
-        if not self.field.compiled or scale > _LARGE:
+        if not self.field.compiled:
             return super().joined(x, scale, strengths)
         from featot.noise_kernels import joined  # late: llvmlite is optional
 
+        return joined(x, *self.met(x, scale), strengths.weight[:, :, 0, 0])
+
+    def met(self, x: Float[Tensor, "1 c h w"], scale: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Where the rows and columns of ``scale`` are among those of x, and the hashes of the noise there."""
         rows, columns = (
             torch.arange(2 * side)[index[scale]] >> 1
             for side, index in zip(x.shape[2:], (self.rows, self.columns), strict=True)
         )
-        hashes = self.field.hashes(scale, *self.windows[scale])
-        return joined(x, rows, columns, *hashes, strengths.weight[:, :, 0, 0])
+        return rows, columns, *self.field.hashes(scale, *self.windows[scale])
 
 
 def norms_of(conditions: int, scale: int) -> Callable[[int], nn.Module]:
