@@ -192,8 +192,10 @@ def test_one_file_imports_faiss():
     assert importers("featot_plugins", "faiss") == importers("featot_cli", "faiss") == []
 
 
-def test_one_file_imports_llvmlite():
-    assert importers("featot", "llvmlite") == ["ot/fused.py"]
+def test_only_kernels_import_llvmlite():
+    """Those are imported where they run: featot works without it."""
+    assert importers("featot", "llvmlite") == ["noise_kernels.py", "ot/compiled.py", "ot/fused.py", "ot/rows.py"]
+    assert importers("featot_plugins", "llvmlite") == ["texnet_kernels.py"]
 
 
 def test_the_command_line_reaches_plugins_only_through_the_registry():

@@ -1,4 +1,4 @@
-"""Kernels that LLVM compiles for the CPU it runs on. The only file that imports llvmlite, which is optional."""
+"""Kernels that LLVM compiles for the CPU it runs on. llvmlite is optional: what imports this is imported late."""
 
 from __future__ import annotations
 
@@ -71,9 +71,11 @@ class Kernel:
         build.position_at_end(after)
 
     def place(self, name: str, offset: ir.Value, kind: ir.Type = FLOAT) -> ir.Value:
+        """Where the number at ``offset`` of an argument is."""
         return self.build.gep(self.given[name], [offset], source_etype=kind)
 
     def number(self, name: str, offset: ir.Value, kind: ir.Type = FLOAT) -> ir.Value:
+        """That number."""
         return self.build.load(self.place(name, offset, kind), typ=kind)
 
     def splat(self, number: ir.Value, lanes: int | None = None) -> ir.Value:

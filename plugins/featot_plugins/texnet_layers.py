@@ -36,6 +36,7 @@ class Space(ABC):
         self._noise, self.shares, self.first = noise, shares, first
 
     def noise(self, scale: int) -> Float[Tensor, "b c h w"]:
+        """What is drawn at this scale."""
         return self._noise[scale - self.first]
 
     def enlarged(self, x: Float[Tensor, "b c h w"], scale: int) -> Float[Tensor, "b c h2 w2"]:
@@ -111,6 +112,7 @@ class Drawn(Plane):
         self.field, self.windows = field, windows
 
     def noise(self, scale: int) -> Float[Tensor, "1 c h w"]:
+        """What the field has there; see `NoiseField.uniform`."""
         return self.field.uniform(scale, *self.windows[scale]).contiguous(memory_format=torch.channels_last)
 
     def joined(self, x: Float[Tensor, "1 c h w"], scale: int, strengths: nn.Conv2d) -> Float[Tensor, "1 c h2 w2"]:
