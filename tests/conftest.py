@@ -20,7 +20,11 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
-torch.set_num_threads(2)
+if "PYTEST_XDIST_WORKER" in os.environ:  # several of them share the CPU, and so do the processes they start
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+else:
+    torch.set_num_threads(2)
 
 # Lies beside a checkout on the machines of this project; nothing of it is in the repository.
 SHARED = Path(os.environ.get("FEATOT_SHARED", Path(__file__).resolve().parents[2] / "shared"))
