@@ -107,9 +107,9 @@ class Training:
             made = Mixed(self.generator, self.device)
         self._problem = Problem(made, terms, settings.max_points, self._random)
         for scale in self._plan.scales:  # all losses are made at the start, so that a run that goes on has the same
-            self._enter(scale)
+            self._enter(scale, self._plan.size(scale, 0))
         if len(self._plan.scales) > 1:
-            self._enter(self._plan.scales[0])
+            self._enter(self._plan.scales[0], self._plan.size(self._plan.scales[0], 0))
         self._update = Adam(self.generator, self._problem)
         self._mean = [theta.detach().clone() for theta in self.generator.parameters()]
 
@@ -162,15 +162,15 @@ class Training:
                 )
                 callback(state)
 
-    def _enter(self, scale: int) -> None:
-        self.generator.scale = scale
-        size, rates = self._plan.size(scale), (self.settings.rate,) * 2
+    def _enter(self, scale: int, size: Size) -> None:
+        self.generator.scale, rates = scale, (self.settings.rate,) * 2
         self._problem.enter(Stage(scale=scale, size=size, num_steps=self.num_steps or _STEPS, rate=rates))
 
     def _step(self) -> None:
         scale, passed = self._plan.at(self.fraction)
-        if scale != self.generator.scale:
-            self._enter(scale)
+        stage, size = self._problem.stage, self._plan.size(scale, passed)
+        if (scale, size) != (stage.scale, stage.size):
+            self._enter(scale, size)
         self._problem.move(0)
         falling = (1 + math.cos(math.pi * passed)) / 2
         rate = self.settings.rate * (_FINAL + (1 - _FINAL) * falling)
@@ -223,8 +223,9 @@ class Training:
     def _made(self, number: int, shares: Tensor | None) -> Tensor:
         """The image of a noise with this number, for these shares."""
         self.generator.shares = shares
-        size = self._plan.size(self.generator.scale)
-        made = self.generator(size, torch.Generator().manual_seed(self.settings.seed + number))[:1]
+        made = self.generator(self._problem.stage.size, torch.Generator().manual_seed(self.settings.seed + number))[
+            :1
+        ]
         self.generator.shares = None
         return made
 
@@ -263,7 +264,8 @@ class Training:
         header = {
             "steps": self.steps,
             "seconds": self.seconds,
-            "scale": self.generator.scale,
+            "scale": self._problem.stage.scale,
+            "size": self._problem.stage.size,
             "balance": list(self._problem.balance.values()),
             "losses": self.losses,
             "pictures": self.pictures,
@@ -286,7 +288,8 @@ class Training:
         """
         header, parts = read_checkpoint(path)
         try:
-            self._enter(int(header["scale"]))
+            h, w = header["size"]
+            self._enter(int(header["scale"]), (int(h), int(w)))
             self._problem.balance = dict(zip(self._problem.balance, header["balance"], strict=True))
             self.generator.load_state_dict(parts["weights"], self.device)
             for i, mean in enumerate(self._mean):

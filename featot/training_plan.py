@@ -12,6 +12,8 @@ from featot.interfaces import Size
 from featot.resample import halved_size
 
 _SHARES = {3: 0.28, 2: 0.14, 1: 0.1}  # of the time, at these scales; the rest is the finest's
+# Of the finest scale's time, the last: on images of the whole size, whose statistics are nearer to those of any size.
+_WHOLE = 0.25
 _SMALLEST = 32  # pixels: images that are no larger have no coarse part worth a stage
 
 
@@ -28,9 +30,11 @@ class TrainingPlan:
         counts = [0.0, *accumulate(share * 2.0 ** max(1, scale) for scale, share in shares.items())]
         self._steps = [steps * count / counts[-1] for count in counts]
 
-    def size(self, scale: int) -> Size:
-        """Of the images at this scale, which are halved so often: what is fine needs less room to vary."""
-        return halved_size(self._size, max(1, scale) if len(self.scales) > 1 else 0)
+    def size(self, scale: int, passed: float) -> Size:
+        """Of the images at this scale, when so much of its time has passed: halved so often, and the finest for most
+        of their time once, as what is fine needs less room to vary."""
+        once = len(self.scales) > 1 and passed < 1 - _WHOLE
+        return halved_size(self._size, max(scale, int(once)))
 
     def fraction(self, steps: int) -> float:
         """How much of the time so many steps take."""

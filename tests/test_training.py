@@ -191,7 +191,10 @@ def test_it_learns_from_coarse_to_fine():
     scales = [scale for scale, _, _ in seen]
     assert scales == sorted(scales, reverse=True)
     assert set(scales) == {2, 1, 0}
-    assert all(side == 128 >> max(1, scale) for scale, side, _ in seen)
+    assert all(side == 128 >> scale for scale, side, _ in seen if scale)
+    finest = [side for scale, side, _ in seen if scale == 0]
+    assert finest == sorted(finest)
+    assert set(finest) == {64, 128}, "the last of them are whole"
     assert [fraction for _, _, fraction in seen] == sorted(fraction for _, _, fraction in seen)
     moved = [not torch.equal(a, b) for a, b in zip(before, _weights(training), strict=True)]
     assert all(moved), "what makes the colours of coarse images learns too"
@@ -210,7 +213,7 @@ def test_coarse_images_move_nothing_that_is_finer():
 
 
 @pytest.mark.parametrize("features", ["pyramid", "pyramid+0.5*patches"])
-@pytest.mark.parametrize(("steps", "scale"), [(2, 2), (7, 1), (18, 0)])
+@pytest.mark.parametrize(("steps", "scale"), [(2, 2), (7, 1), (18, 0), (23, 0)])
 def test_a_run_may_be_left_at_any_scale(tmp_path, features, steps, scale):
     whole, broken, again = (_coarse_to_fine(features=features) for _ in range(3))
     whole.run()

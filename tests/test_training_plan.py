@@ -30,8 +30,14 @@ def test_coarse_images_are_not_too_small(side, coarser, scales):
 
 def test_what_is_fine_learns_from_images_of_half_the_size():
     plan = TrainingPlan((512, 384), 3, 10)
-    assert [plan.size(scale) for scale in (3, 2, 1, 0)] == [(64, 48), (128, 96), (256, 192), (256, 192)]
-    assert TrainingPlan((512, 384), 0, 10).size(0) == (512, 384)
+    for passed in (0, 0.7):
+        assert [plan.size(scale, passed) for scale in (3, 2, 1, 0)] == [(64, 48), (128, 96), (256, 192), (256, 192)]
+    assert TrainingPlan((512, 384), 0, 10).size(0, 0) == (512, 384)
+
+
+def test_in_the_end_the_finest_are_whole():
+    plan = TrainingPlan((512, 384), 3, 10)
+    assert [plan.size(scale, 0.8) for scale in (3, 2, 1, 0)] == [(64, 48), (128, 96), (256, 192), (512, 384)]
 
 
 def test_a_step_takes_half_the_time_at_half_the_size():
