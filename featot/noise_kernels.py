@@ -12,10 +12,9 @@ from llvmlite import ir
 from torch import Tensor
 
 from featot.noise import FACTORS
-from featot.ot.compiled import FLOAT, INT, LONG, POINTER, WIDE, Kernel
+from featot.ot.compiled import FLOAT, INT, LANES, LONG, POINTER, Kernel
 from featot.ot.threads import in_threads
 
-_LANES = 16 if WIDE else 8
 _ROWS = 64  # that a thread takes at once
 _WORK = 2**16  # numbers made that are worth a thread
 
@@ -23,7 +22,7 @@ _WORK = 2**16  # numbers made that are worth a thread
 def uniform(down: Int[Tensor, "c h"], across: Int[Tensor, "c w"]) -> Float[Tensor, "1 c h w"]:
     """The noise of these hashed rows and columns."""
     (channels, h), w = down.shape, across.shape[1]
-    across = F.pad(across, (0, -w % _LANES))
+    across = F.pad(across, (0, -w % LANES))
     wide, rows = across.shape[1], channels * h
     made = torch.empty(1, channels, h, wide)
     run, pointers = _uniform(), [t.data_ptr() for t in (down, across, made)]
@@ -48,7 +47,7 @@ def joined(
     x = x.contiguous(memory_format=torch.channels_last)
     made = torch.empty((1, channels, h, w), memory_format=torch.channels_last)
     strengths, rows, columns = strengths.t().contiguous(), rows.int(), columns.int()
-    across = F.pad(across, (0, -w % _LANES))
+    across = F.pad(across, (0, -w % LANES))
     wide, run = across.shape[1], _joined(channels, kinds)
 
     def work(row: int) -> None:
@@ -75,7 +74,7 @@ def drawn(build: ir.IRBuilder, x: ir.Value) -> ir.Value:
 
 @functools.cache
 def _uniform() -> Callable[..., None]:
-    kernel = _Noise(("down", "across", "made"), ("h", "wide", "first", "last"), _LANES)
+    kernel = _Noise(("down", "across", "made"), ("h", "wide", "first", "last"), LANES)
     build, given = kernel.build, kernel.given
     with kernel.loop(given["first"], given["last"]) as row:
         channel, start = build.sdiv(row, given["h"]), build.mul(row, given["wide"])
@@ -88,7 +87,7 @@ def _joined(channels: int, kinds: int) -> Callable[..., None]:
     pointers = ("x", "rows", "columns", "down", "across", "strengths", "made", "noise")
     kernel = _Noise(pointers, ("width", "h", "w", "wide", "first", "last"), channels)
     build, given, vector = kernel.build, kernel.given, kernel.vector
-    multiply_add = kernel.intrinsic("fma", vector, *[vector] * 3)
+    multiply_add = kernel.fma()
     places = [kernel.place("strengths", LONG(k * channels)) for k in range(kinds)]
     strengths = [build.load(place, typ=vector, align=4) for place in places]
     with kernel.loop(given["first"], given["last"]) as row:
@@ -114,10 +113,10 @@ class _Noise(Kernel):
 
     def draw(self, down: ir.Value, across: ir.Value, name: str, start: ir.Value) -> None:
         """Writes a row of noise, of its hash and the columns' from ``across`` on, to ``name`` from ``start`` on."""
-        build, integers = self.build, ir.VectorType(INT, _LANES)
-        downs = self.splat(down, _LANES)
-        with self.loop(LONG(0), build.sdiv(self.given["wide"], LONG(_LANES))) as group:
-            column = build.mul(group, LONG(_LANES))
+        build, integers = self.build, ir.VectorType(INT, LANES)
+        downs = self.splat(down, LANES)
+        with self.loop(LONG(0), build.sdiv(self.given["wide"], LONG(LANES))) as group:
+            column = build.mul(group, LONG(LANES))
             hashes = build.load(self.place("across", build.add(across, column)), typ=integers, align=4)
             noise = drawn(build, build.add(downs, hashes))
             build.store(noise, self.place(name, build.add(start, column)), align=4)

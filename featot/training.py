@@ -223,9 +223,8 @@ class Training:
     def _made(self, number: int, shares: Tensor | None) -> Tensor:
         """The image of a noise with this number, for these shares."""
         self.generator.shares = shares
-        made = self.generator(self._problem.stage.size, torch.Generator().manual_seed(self.settings.seed + number))[
-            :1
-        ]
+        noise = torch.Generator().manual_seed(self.settings.seed + number)
+        made = self.generator(self._problem.stage.size, noise)[:1]
         self.generator.shares = None
         return made
 

@@ -49,10 +49,9 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("max_points", 1), ("seed", 0)):
-            if name == "steps" and self.steps is None:
-                continue
-            if not least <= getattr(self, name) < 2**63:
-                raise UsageError(f"expected {name} of at least {least}, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and not least <= value < 2**63:
+                raise UsageError(f"expected {name} of at least {least}, got {value}")
         if self.minutes is not None and not 0 < self.minutes < math.inf:
             raise UsageError(f"expected minutes above 0, got {self.minutes:g}")
         if not 0 < self.rate < math.inf:

@@ -13,6 +13,8 @@ from llvmlite import ir
 _HAS = llvm.get_host_cpu_features()
 USABLE = bool(_HAS.get("avx2") and _HAS.get("fma"))  # on other CPUs no kernel has been measured
 WIDE = bool(_HAS.get("avx512f"))  # 32 vector registers of 16 numbers, not 16 of 8
+LANES = 16 if WIDE else 8
+"""Numbers in a vector register."""
 FLOAT, INT, LONG, POINTER = ir.FloatType(), ir.IntType(32), ir.IntType(64), ir.PointerType()
 
 _engines: list[Any] = []  # which own the machine code
@@ -54,6 +56,10 @@ class Kernel:
         width = f"v{kind.count}" if isinstance(kind, ir.VectorType) else ""
         suffix = width + ("f32" if number == FLOAT else "i32")
         return ir.Function(self.module, ir.FunctionType(result, given), f"llvm.{name}.{suffix}")
+
+    def fma(self) -> ir.Function:
+        """The function that multiplies two vectors and adds a third."""
+        return self.intrinsic("fma", self.vector, *[self.vector] * 3)
 
     @contextmanager
     def loop(self, start: ir.Value, end: ir.Value) -> Iterator[ir.Value]:

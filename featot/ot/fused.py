@@ -80,7 +80,7 @@ class _Search(Kernel):
         super().__init__(_ARGUMENTS, lanes)
         self.columns, self.roots, self.rows = columns, roots, _VECTORS * lanes
         self.root = self.intrinsic("sqrt", self.vector, self.vector)
-        self.multiply_add = self.intrinsic("fma", self.vector, *[self.vector] * 3)
+        self.multiply_add = self.fma()
         build = self.build
         integers = ir.VectorType(INT, lanes)
         self.norms = [build.alloca(self.vector) for _ in range(_VECTORS)]

@@ -10,11 +10,9 @@ from jaxtyping import Float, Int
 from llvmlite import ir
 from torch import Tensor
 
-from featot.ot.compiled import FLOAT, INT, LONG, POINTER, WIDE, Kernel
+from featot.ot.compiled import FLOAT, INT, LANES, LONG, POINTER, Kernel
 from featot.ot.threads import in_threads
 
-LANES = 16 if WIDE else 8
-"""The columns are a multiple of it."""
 _ROWS = 4  # at a time: so many comparisons wait for one another
 _PART = 128  # rows that a thread takes at once
 _WORK = 2**18  # numbers that are worth a thread

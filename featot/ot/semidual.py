@@ -92,7 +92,8 @@ def _kept_costs(x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
     """The search for one ψ after the other, with costs that stay in the cache, less ‖x‖², which decides nothing."""
     bias = y.square().sum(1)
     if x.device.type == "cpu" and x.dtype == torch.float32 and llvm_is_usable():
-        from featot.ot.rows import LANES, smallest_in_rows  # late: llvmlite is optional
+        from featot.ot.compiled import LANES  # late: llvmlite is optional
+        from featot.ot.rows import smallest_in_rows
 
         more = -len(y) % LANES  # columns that are never the smallest
         costs = torch.addmm(F.pad(bias, (0, more), value=torch.inf), x, F.pad(y, (0, 0, 0, more)).t(), alpha=-2)

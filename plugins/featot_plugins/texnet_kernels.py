@@ -87,7 +87,7 @@ class _Finest(Kernel):
         super().__init__(_ARGUMENTS, lanes)
         self.vectors, self.channels, self.between, self.kinds = vectors, channels, between, kinds
         self.slope, self.integers = slope, ir.VectorType(INT, lanes)
-        self.multiply_add = self.intrinsic("fma", self.vector, *[self.vector] * 3)
+        self.multiply_add = self.fma()
         pointers, mask = ir.VectorType(POINTER, lanes), ir.VectorType(ir.IntType(1), lanes)
         kind = ir.FunctionType(self.vector, [pointers, INT, mask, self.vector])
         self.gather = ir.Function(self.module, kind, f"llvm.masked.gather.v{lanes}f32.v{lanes}p0")

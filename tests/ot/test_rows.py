@@ -17,15 +17,17 @@ pytestmark = pytest.mark.skipif(not llvm_is_usable(), reason="no llvmlite, or a 
 @pytest.mark.parametrize("groups", [1, 2, 13])
 def test_it_is_the_least_of_the_differences(n, groups, monkeypatch):
     from featot.ot import rows
+    from featot.ot.compiled import LANES
 
     monkeypatch.setattr(rows, "_WORK", 1000)
     generator = torch.Generator().manual_seed(n)
-    costs, psi = (torch.rand(*shape, groups * rows.LANES, generator=generator) for shape in ((n,), ()))
+    costs, psi = (torch.rand(*shape, groups * LANES, generator=generator) for shape in ((n,), ()))
     assert torch.equal(rows.smallest_in_rows(costs, psi), (costs - psi).argmin(dim=1))
 
 
 def test_the_first_of_equals_and_of_what_is_no_number():
-    from featot.ot.rows import LANES, smallest_in_rows
+    from featot.ot.compiled import LANES
+    from featot.ot.rows import smallest_in_rows
 
     m = 3 * LANES
     costs = torch.ones(5, m)
