@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -14,6 +16,16 @@ _WORD = 2**32
 _ROWS, _COLUMNS = 0, 1
 FACTORS = ((16, 0x7FEB352D), (15, 0x846CA68B - _WORD))
 """The rounds of the scrambling: a shift, and an odd factor as a signed word."""
+
+
+class Meeting(NamedTuple):
+    """Where noise meets what is made twice as large: the row and column of that, for each of the noise's, and what
+    the noise of a row, and of a column, has in common (`NoiseField.hashes`)."""
+
+    rows: Int[Tensor, " h"]
+    columns: Int[Tensor, " w"]
+    down: Int[Tensor, "k h"]
+    across: Int[Tensor, "k w"]
 
 
 class NoiseField:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from llvmlite import ir
 from torch import Tensor
 
-from featot.noise import FACTORS
+from featot.noise import FACTORS, Meeting
 from featot.ot.compiled import FLOAT, INT, LANES, LONG, POINTER, Kernel
 from featot.ot.threads import in_threads
 
@@ -34,15 +34,9 @@ def uniform(down: Int[Tensor, "c h"], across: Int[Tensor, "c w"]) -> Float[Tenso
     return made[..., :w]
 
 
-def joined(
-    x: Float[Tensor, "1 c h2 w2"],
-    rows: Int[Tensor, " h"],
-    columns: Int[Tensor, " w"],
-    down: Int[Tensor, "k h"],
-    across: Int[Tensor, "k w"],
-    strengths: Float[Tensor, "c k"],
-) -> Float[Tensor, "1 c h w"]:
-    """``x[:, :, rows][..., columns]`` and the noise of these hashed rows and columns, mixed by ``strengths``."""
+def joined(x: Float[Tensor, "1 c h2 w2"], met: Meeting, strengths: Float[Tensor, "c k"]) -> Float[Tensor, "1 c h w"]:
+    """``x[:, :, rows][..., columns]`` and the noise that it has met, mixed by ``strengths``."""
+    rows, columns, down, across = met
     (_, channels, _, width), (kinds, h), w = x.shape, down.shape, across.shape[1]
     x = x.contiguous(memory_format=torch.channels_last)
     made = torch.empty((1, channels, h, w), memory_format=torch.channels_last)

@@ -167,11 +167,12 @@ class Training:
         self._problem.enter(Stage(scale=scale, size=size, num_steps=self.num_steps or _STEPS, rate=rates))
 
     def _step(self) -> None:
+        # Nothing is moved: every noise is another piece of the texture, and halving each at the same places asks the
+        # coarse scales for what they have learnt; at any other, for less.
         scale, passed = self._plan.at(self.fraction)
         stage, size = self._problem.stage, self._plan.size(scale, passed)
         if (scale, size) != (stage.scale, stage.size):
             self._enter(scale, size)
-        self._problem.move(0)
         falling = (1 + math.cos(math.pi * passed)) / 2
         rate = self.settings.rate * (_FINAL + (1 - _FINAL) * falling)
         if self._conditions is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from featot.noise import NoiseField
+from featot.noise import Meeting, NoiseField
 from featot.ot.search import llvm_is_usable
 from featot.plugins import load_registry
 from featot.resample import halved_size
@@ -53,7 +53,7 @@ def test_joined_is_enlarging_mixing_and_adding(channels, layout, monkeypatch):
     strengths = torch.randn(channels, kinds, generator=generator)
     rows, columns = torch.arange(h) // 2, torch.arange(w) // 2
     window = 1, kinds, range(7, 7 + h), range(-9, w - 9)
-    found = noise_kernels.joined(x, rows, columns, *compiled.hashes(*window), strengths)
+    found = noise_kernels.joined(x, Meeting(rows, columns, *compiled.hashes(*window)), strengths)
     mixed = torch.einsum("ck,bkhw->bchw", strengths, compiled.uniform(*window))
     torch.testing.assert_close(found, x[:, :, rows][..., columns] + mixed, rtol=0, atol=1e-5)
     assert found.is_contiguous(memory_format=torch.channels_last)

@@ -13,6 +13,7 @@ from featot.interfaces import Loss
 from featot.models import load_model
 from featot.noise import NoiseField
 from featot.render import render
+from featot.sight import moved
 from featot.training import Training, TrainingSettings, recorded_settings
 
 OPTIONS = {"param.scales": 3, "width": 4, "targets": 64}
@@ -47,6 +48,19 @@ def test_equal_settings_give_equal_models():
             training.run()
         equal = all(torch.equal(a, b) for a, b in zip(*map(_weights, runs), strict=True))
         assert equal == same
+
+
+def test_thinned_images_are_compared_where_they_lie(monkeypatch):
+    """Moved by an odd number of pixels, they would be halved at other places than when coarse scales learnt."""
+    offsets = []
+
+    def spy(image, offset, boundary):
+        offsets.append(offset)
+        return moved(image, offset, boundary)
+
+    monkeypatch.setattr("featot.terms.moved", spy)
+    _training(max_points=100).run()
+    assert set(offsets) == {(0, 0)}
 
 
 @pytest.mark.parametrize("features", ["pyramid", "pyramid+0.5*random_conv"])

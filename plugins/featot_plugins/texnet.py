@@ -117,7 +117,7 @@ class Lite(Network):
             from featot_plugins.texnet_kernels import finest  # late: llvmlite is optional
 
             mixing = strengths.weight[:, :, 0, 0]
-            return finest(x, *space.met(x, 0), mixing, self.finest.first(), self.colors, SLOPE)
+            return finest(x, space.met(x, 0), mixing, self.finest.first(), self.colors, SLOPE)
         x = space.joined(x, 0, strengths)
         x = F.leaky_relu_(normalised(self.norm, x, space), SLOPE)
         return self.colors(self.finest(x, space))  # type: ignore[no-any-return]

@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from llvmlite import ir
 from torch import Tensor, nn
 
+from featot.noise import Meeting
 from featot.noise_kernels import drawn
 from featot.ot.compiled import INT, LONG, POINTER, WIDE, Kernel
 from featot.ot.threads import in_threads
@@ -28,17 +29,15 @@ _ARGUMENTS = {
 
 def finest(
     x: Float[Tensor, "1 c h2 w2"],
-    rows: Int[Tensor, " h"],
-    columns: Int[Tensor, " w"],
-    down: Int[Tensor, "k h"],
-    across: Int[Tensor, "k w"],
+    met: Meeting,
     strengths: Float[Tensor, "c k"],
     conv: nn.Conv2d,
     colors: nn.Conv2d,
     slope: float,
 ) -> Float[Tensor, "1 c2 h3 w3"]:
-    """What the 3×3 and then the 1×1 convolution make of ``x[:, :, rows][..., columns]`` and its noise, mixed by
-    ``strengths``; before and between them is a LeakyReLU of this slope."""
+    """What the 3×3 and then the 1×1 convolution make of ``x[:, :, rows][..., columns]`` and the noise that it has
+    met, mixed by ``strengths``; before and between them is a LeakyReLU of this slope."""
+    rows, columns, down, across = met
     channels, (kinds, h) = x.shape[1], down.shape
     block = _VECTORS * _LANES
     w = across.shape[1] - 2

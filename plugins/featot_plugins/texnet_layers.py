@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from featot.interfaces import FrozenGenerator, Size
-from featot.noise import NoiseField
+from featot.noise import Meeting, NoiseField
 from featot.parallel import BatchNorm2d
 from featot.resample import halved_size
 from featot.shares import ShareMap
@@ -120,15 +120,15 @@ class Drawn(Plane):
             return super().joined(x, scale, strengths)
         from featot.noise_kernels import joined  # late: llvmlite is optional
 
-        return joined(x, *self.met(x, scale), strengths.weight[:, :, 0, 0])
+        return joined(x, self.met(x, scale), strengths.weight[:, :, 0, 0])
 
-    def met(self, x: Float[Tensor, "1 c h w"], scale: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Where the rows and columns of ``scale`` are among those of x, and the hashes of the noise there."""
+    def met(self, x: Float[Tensor, "1 c h w"], scale: int) -> Meeting:
+        """Where the noise of ``scale`` meets x."""
         rows, columns = (
             torch.arange(2 * side)[index[scale]] >> 1
             for side, index in zip(x.shape[2:], (self.rows, self.columns), strict=True)
         )
-        return rows, columns, *self.field.hashes(scale, *self.windows[scale])
+        return Meeting(rows, columns, *self.field.hashes(scale, *self.windows[scale]))
 
 
 def norms_of(conditions: int, scale: int) -> Callable[[int], nn.Module]:

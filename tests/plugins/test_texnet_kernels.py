@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from featot.noise import NoiseField
+from featot.noise import Meeting, NoiseField
 from featot.ot.search import llvm_is_usable
 
 pytestmark = pytest.mark.skipif(not llvm_is_usable(), reason="no llvmlite, or a CPU without AVX2")
@@ -26,7 +26,8 @@ def test_it_is_enlarging_noise_and_two_convolutions(lanes, vectors, h, w, colors
     conv, last = (nn.Conv2d(8, out, side).requires_grad_(False) for out, side in ((8, 3), (colors, 1)))
     rows, columns = (torch.randint(side // 2 + 1, (side,)).sort().values for side in (h, w))
     noise, window = NoiseField(5), (0, 3, range(-7, h - 7), range(w))
-    found = texnet_kernels.finest(x, rows, columns, *noise.hashes(*window), strengths, conv, last, 0.25)
+    met = Meeting(rows, columns, *noise.hashes(*window))
+    found = texnet_kernels.finest(x, met, strengths, conv, last, 0.25)
     mixed = torch.einsum("ck,bkhw->bchw", strengths, noise.uniform(*window))
     seen = F.leaky_relu(x[:, :, rows][..., columns] + mixed, 0.25)
     expected = last(F.leaky_relu(conv(seen), 0.25))
