@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from featot.ot.search import llvm_is_usable
+from featot.ot.search import kernels_take
 from featot.ot.threads import in_threads
 
 _WORTH_A_THREAD = 2**15  # numbers to sort
@@ -32,8 +32,12 @@ class _Costs(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, chosen: Tensor, power: int) -> Tensor:
-        compiled = x.device.type == "cpu" and x.dtype == torch.float32 and llvm_is_usable()
-        total, apart = _matched_by_kernel(x, y, chosen, power) if compiled else _matched(x, y, chosen, power)
+        if kernels_take(x):
+            from featot.ot.line_kernel import match_by_radix  # late: llvmlite is optional
+
+            total, apart = match_by_radix(x, y, chosen, power)
+        else:
+            total, apart = _matched(x, y, chosen, power)
         ctx.save_for_backward(apart)
         ctx.power = power
         return total / x.numel()
@@ -43,12 +47,6 @@ class _Costs(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         (apart,) = ctx.saved_tensors
         return gradient * (ctx.power / apart.numel()) * apart, None, None, None
-
-
-def _matched_by_kernel(x: Tensor, y: Tensor, chosen: Tensor, power: int) -> tuple[Tensor, Tensor]:
-    from featot.ot.line_kernel import match_by_radix  # late: llvmlite is optional
-
-    return match_by_radix(x, y, chosen, power)
 
 
 def _matched(
@@ -68,10 +66,7 @@ def sorted_rows(rows: Float[Tensor, "k n"]) -> Float[Tensor, "k n"]:
     """The numbers of each row in order. On a CPU by NumPy, which is several times faster."""
     if rows.device.type != "cpu":
         return rows.sort(dim=1).values
-    made = rows.contiguous().clone()
-    numbers = made.numpy()
-    in_threads(lambda row: numbers[row].sort(), range(len(rows)), rows.numel() // _WORTH_A_THREAD)
-    return made
+    return torch.from_numpy(np.sort(rows.contiguous().numpy(), axis=1))
 
 
 def _order(rows: Float[Tensor, "k n"]) -> Int[Tensor, "k n"]:

@@ -205,6 +205,11 @@ def llvm_is_usable() -> bool:
     return USABLE
 
 
+def kernels_take(x: Tensor) -> bool:
+    """Whether a compiled kernel can work on it: on float32 on a CPU."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and llvm_is_usable()
+
+
 @functools.cache
 def faiss_is_installed() -> bool:
     try:

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from featot.ot.cost import SQEUCLIDEAN, Cost, as_cost
-from featot.ot.search import llvm_is_usable, nearest, require_match
+from featot.ot.search import kernels_take, nearest, require_match
 
 _DENSE_PAIRS = 2**20  # up to which `ascend` keeps the whole matrix
 
@@ -91,7 +91,7 @@ def ascend(
 def _kept_costs(x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
     """The search for one ψ after the other, with costs that stay in the cache, less ‖x‖², which decides nothing."""
     bias = y.square().sum(1)
-    if x.device.type == "cpu" and x.dtype == torch.float32 and llvm_is_usable():
+    if kernels_take(x):
         from featot.ot.compiled import LANES  # late: llvmlite is optional
         from featot.ot.rows import smallest_in_rows
 

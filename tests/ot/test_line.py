@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 import ot
 import pytest
 import torch
 
+from featot.ot import search
 from featot.ot.line import line_costs, sorted_rows
 from featot.ot.search import llvm_is_usable
 
@@ -23,7 +22,7 @@ def _both(x, y, chosen, power, monkeypatch):
     """Value and gradient by the kernel, and by sorting."""
     found = []
     for usable in (True, False):
-        monkeypatch.setattr(sys.modules["featot.ot.line"], "llvm_is_usable", lambda usable=usable: usable)
+        monkeypatch.setattr(search, "llvm_is_usable", lambda usable=usable: usable)
         points = x.clone().requires_grad_()
         value = line_costs(points, y, chosen, power)
         found.append((value.detach(), *torch.autograd.grad(value, points)))
