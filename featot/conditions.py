@@ -26,7 +26,7 @@ class Conditions:
 
     def __init__(self, recipe: Recipe, exemplars: Sequence[Sequence[Float[Tensor, "1 _ _ _"]]]) -> None:
         self.count = len(exemplars)
-        found = [[recipe.terms(variants) for _ in range(_RANGES + 1)] for variants in exemplars]
+        found = [[recipe.terms(variants, everywhere=True) for _ in range(_RANGES + 1)] for variants in exemplars]
         self.terms: list[Term] = [term for ranges in found for terms in ranges for term in terms]
         self._length = len(found[0][0])
 

@@ -188,6 +188,13 @@ class Generator(Parametrization):
     scale: int = 0
     """How many times the images that it makes next are halved, by `coarser` at most: above 0 only while it learns."""
 
+    follows: ClassVar[bool] = False
+    """True where `steady` has a meaning."""
+
+    steady: bool = False
+    """True in the last part of a training, once it is calibrated: images are made by what `calibrate` has fixed, as
+    samples will be, and that follows the parameters as gradients are taken."""
+
     @abstractmethod
     def calibrate(self, size: Size, generator: torch.Generator) -> None:
         """Fixes what depends on the whole image (the statistics of BatchNorm), from images of ``size``.

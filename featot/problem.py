@@ -152,6 +152,11 @@ class Problem:
         if rests:
             self.offset = (0, 0)
             return
+        self.shake()
+
+    def shake(self) -> None:
+        """Moves the image at random."""
+        h, w = self.stage.size
         most = (h, w) if self.param.boundary == "periodic" else (min(1 + h // 8, _JOLT), min(1 + w // 8, _JOLT))
         draw = [int(torch.randint(side, (), generator=self.generator)) for side in most]
         self.offset = draw[0], draw[1]

@@ -86,6 +86,7 @@ class Recipe:
         guide: Tensor | None = None,
         masks: Sequence[Tensor] | None = None,
         only: Region | Blend | None = None,
+        everywhere: bool = False,
     ) -> list[Term]:
         """A term for each loss of each extractor, with the exemplars as target; all calls share the extractors."""
         terms = []
@@ -102,6 +103,7 @@ class Recipe:
                         guide=guide,
                         masks=masks,
                         only=only,
+                        everywhere=everywhere,
                         group=group,
                         share=share,
                     )

@@ -13,12 +13,14 @@ from featot.anchor import Anchor
 from featot.errors import UsageError
 from featot.interfaces import Boundary, FeatureExtractor, Loss, Size
 from featot.ot import Measure
-from featot.resample import halve
+from featot.resample import halve, halvings
 from featot.sight import Blend, Region, Selection, moved, points_that_see
 
 LossFactory = Callable[[Measure, torch.Generator], Loss]
 
 _COORDINATES = 2**16  # points of the exemplars whose coordinates a sliced loss keeps
+_PLACED = 3  # halvings for which an exemplar is seen at all places
+_POOLED = 2**20  # points of a level of an exemplar, of all places, if it can be thinned to them
 _TRACE = 1e-3  # of a pixel that is halved: what is less does not count
 _SLICED_SIDE = 512  # of the window of a larger image that a sliced loss sees at once
 
@@ -30,6 +32,8 @@ class Term:
     ``guide``: further channels of the image, which are fixed; the exemplars then have them too, after their own.
     ``masks``: for each exemplar, 1 where it may be sampled; a point counts if all the pixels it sees do.
     ``only``: which points of the image are compared (None: all of them).
+    ``everywhere``: for an image that may lie anywhere: where it is halved, the exemplars' points are those of all the
+    places at which they can be halved, not of one.
     ``group``: terms of one group are added up by their weights. Groups are balanced: when a stage begins, the
     gradient of each further one is made as long as the first one's; only then it is multiplied by its ``share``.
     """
@@ -41,6 +45,7 @@ class Term:
     guide: Float[Tensor, "1 _ h w"] | None = None
     masks: Sequence[Float[Tensor, "1 1 _ _"]] | None = None
     only: Region | Blend | None = None
+    everywhere: bool = False
     group: int = 0
     share: float = 1.0
 
@@ -61,6 +66,7 @@ class ActiveTerm:
         self.weight, self.group, self.generator = term.weight, term.group, generator
         self.extractor, self.loss = term.extractor, term.loss
         self.exemplars, self.masks, self.guide = term.exemplars, term.masks, term.guide
+        self.everywhere = term.everywhere
         if self.guide is not None and not self.extractor.linear:
             raise UsageError("a guide needs linear features of pixels, such as 'patches' or 'pyramid'")
         kind = getattr(self.loss, "func", self.loss)  # a class, or a partial of one
@@ -80,24 +86,23 @@ class ActiveTerm:
             self.guides = {scale: _halved(self.guide, scale, "periodic")}
         if self.selection is not None:
             self.selection.enter(scale, boundary)
-        exemplars = [_halved(exemplar, scale, "valid") for exemplar in self.exemplars]
-        with torch.no_grad():
-            clouds = [
-                self.extractor.extract(exemplar, scale=scale, boundary="valid", max_points=max_points)
-                for exemplar in exemplars
-            ]
-        names = [name for name in max(clouds, key=len) if name not in self.losses]
+        clouds = self._clouds(scale, max_points)
         if not any(clouds):
-            h, w = exemplars[0].shape[2:]
+            h, w = _halved(self.exemplars[0], scale, "valid").shape[2:]
             raise UsageError(f"the exemplar is too small for its features (they see {h}x{w} pixels)")
-        if self.masks is not None:
-            self._keep_allowed(clouds, exemplars, scale, max_points)
         if not any(len(cloud[name]) for cloud in clouds for name in cloud):
             raise UsageError(
                 f"the mask leaves no features of the exemplar at 1/{2**scale}; use a larger one, or fewer levels"
             )
+        names = [name for name in max(clouds, key=len) if name not in self.losses]
+        coarser = [
+            self._clouds(times, min(max_points or _POOLED, _POOLED >> 2 * times))
+            for times in self._coarser(scale)
+            if names
+        ]
         for name in names:
-            points = torch.cat([cloud[name] for cloud in clouds if name in cloud])
+            most = next((clouds for clouds in coarser if any(name in cloud for cloud in clouds)), clouds)
+            points = torch.cat([cloud[name] for cloud in most if name in cloud])
             if len(points) == 0:  # a coarse level, whose features see too much
                 continue
             if self.extractor.unitless:
@@ -105,23 +110,41 @@ class ActiveTerm:
                 self.units[name] = norm if norm > 0 else 1.0
                 points = points / self.units[name]
             if self.slices:
-                channels, dimension = exemplars[0].shape[1], points.shape[1]
+                channels, dimension = self.exemplars[0].shape[1], points.shape[1]
                 drawn = self.extractor.directions(name, channels, dimension, self.slices, self.generator)
                 self.directions[name] = drawn.to(points)
                 points = Measure(points).subset(_COORDINATES, self.generator).points @ self.directions[name].t()
             self.losses[name] = self.loss(Measure(points), self.generator)
 
-    def _keep_allowed(
-        self, clouds: list[dict[str, Tensor]], exemplars: list[Tensor], scale: int, max_points: int | None
-    ) -> None:
-        """Leaves out the points that see anything but what the masks allow."""
-        assert self.masks is not None
-        for cloud, exemplar, mask in zip(clouds, exemplars, self.masks, strict=True):
-            barred = _halved(1 - mask, scale, "valid")
-            barred = torch.where(barred > _TRACE, barred, 0)
-            found = points_that_see(self.extractor, barred, exemplar.shape[1], scale=scale, max_points=max_points)
-            for name, sees in found.items():
-                cloud[name] = cloud[name][~sees]
+    def _coarser(self, scale: int) -> range:
+        """How often else the exemplars are halved, to see at more places what a stage compares; most often first."""
+        if not self.everywhere:
+            return range(0)
+        side = min(min(exemplar.shape[2:]) for exemplar in self.exemplars)
+        return range(min(_PLACED, halvings(side - 2**_PLACED, 1)), scale, -1)
+
+    @torch.no_grad()
+    def _clouds(self, scale: int, max_points: int | None) -> list[dict[str, Tensor]]:
+        """The points of each exemplar, halved so often, in each place where it is; those that the masks allow."""
+        exemplars = self._halved(self.exemplars, scale)
+        clouds = [
+            self.extractor.extract(exemplar, scale=scale, boundary="valid", max_points=max_points)
+            for exemplar in exemplars
+        ]
+        if self.masks is not None:
+            for cloud, exemplar, mask in zip(clouds, exemplars, self._halved(self.masks, scale), strict=True):
+                barred = torch.where(1 - mask > _TRACE, 1 - mask, 0)
+                sees = points_that_see(self.extractor, barred, exemplar.shape[1], scale=scale, max_points=max_points)
+                for name, unwanted in sees.items():
+                    cloud[name] = cloud[name][~unwanted]
+        return clouds
+
+    def _halved(self, images: Sequence[Tensor], scale: int) -> list[Tensor]:
+        """The images, halved so often: each at one place, or at all of them."""
+        places = range(2**scale if self.everywhere else 1)
+        return [
+            _halved(image[:, :, top:, left:], scale, "valid") for image in images for top in places for left in places
+        ]
 
     def levels(
         self,

@@ -23,7 +23,7 @@ from featot.errors import FeatotError, UsageError
 from featot.exemplars import Pictures, Sources, turns
 from featot.files import AnyPath
 from featot.interfaces import Generator, Parametrization, Size
-from featot.mixing import PRESETS
+from featot.mixing import PRESETS as MIXED
 from featot.models import save_model
 from featot.options import rebuild
 from featot.parallel import apart, average, in_any
@@ -39,6 +39,9 @@ from featot.training_settings import TrainingSettings
 _STEPS = 6000  # where neither they nor minutes are asked for
 _SIDE = 512  # pixels of the images it learns from, where none are asked for and it starts with small ones
 _PLAIN_SIDE = 256  # where it does not
+# Half of a synthesis': noise is fresh at every step, and more steps do more good than more targets.
+_PRESETS: dict[str, dict[str, Any]] = {"ot": {"targets": 2048}}
+_CONDITIONAL = {**MIXED, "ot": {**MIXED["ot"], **_PRESETS["ot"]}}
 _FINAL = 0.05  # of the rate at the start
 _CELL = 32  # pixels: sides are multiples of it, so that the noise of every scale fits
 _WARM = 20  # first steps, over which the average of the weights is still short
@@ -80,7 +83,7 @@ class Training:
             loss=settings.loss,
             default_loss=DEFAULT_LOSS["adam"],
             options=settings.options,
-            presets=PRESETS if settings.conditional else {},
+            presets=_CONDITIONAL if settings.conditional else _PRESETS,
             objects={},
         )
         param = self.recipe.parametrization()
@@ -92,6 +95,7 @@ class Training:
         self.device = find_device(settings.device)
         coarser = 0 if settings.conditional else param.coarser
         self.size = settings.size or _training_size(pictures, coarser)
+        self._follows = param.follows and not settings.conditional  # statistics of several exemplars do not
         self.num_steps = _STEPS if settings.steps is None and settings.minutes is None else settings.steps
         self._plan = TrainingPlan(self.size, coarser, self.num_steps or _STEPS)
         self.steps: int = 0
@@ -117,7 +121,8 @@ class Training:
         """What is compared: with the exemplars pooled, or with each on its own."""
         if not self.settings.conditional:
             images, masks = pictures.varied(self.settings.augment)
-            return None, self.recipe.terms([image.to(self.device) for image in images], masks=masks)
+            images = [image.to(self.device) for image in images]
+            return None, self.recipe.terms(images, masks=masks, everywhere=True)
         count = len(pictures.exemplars)
         if not self.generator.conditionable:
             raise UsageError(f"parametrization {self.settings.param!r} cannot be conditioned on several exemplars")
@@ -167,12 +172,14 @@ class Training:
         self._problem.enter(Stage(scale=scale, size=size, num_steps=self.num_steps or _STEPS, rate=rates))
 
     def _step(self) -> None:
-        # Nothing is moved: every noise is another piece of the texture, and halving each at the same places asks the
-        # coarse scales for what they have learnt; at any other, for less.
         scale, passed = self._plan.at(self.fraction)
         stage, size = self._problem.stage, self._plan.size(scale, passed)
         if (scale, size) != (stage.scale, stage.size):
             self._enter(scale, size)
+        if self._follows and not self.generator.steady and self._plan.ends(scale, passed):
+            self.generator.calibrate(self.size, self._random)
+            self.generator.steady = True
+        self._problem.shake()
         falling = (1 + math.cos(math.pi * passed)) / 2
         rate = self.settings.rate * (_FINAL + (1 - _FINAL) * falling)
         if self._conditions is None:
@@ -234,7 +241,8 @@ class Training:
         record = self.record()
         with apart(), self._mean_weights():
             self.generator.scale, before = 0, self.generator.scale
-            self.generator.calibrate(self.size, torch.Generator().manual_seed(self.settings.seed + 2))
+            if not self.generator.steady:
+                self.generator.calibrate(self.size, torch.Generator().manual_seed(self.settings.seed + 2))
             save_model(path, self.generator, self._plugin, record)
             self.generator.scale = before
         return record
@@ -266,6 +274,7 @@ class Training:
             "seconds": self.seconds,
             "scale": self._problem.stage.scale,
             "size": self._problem.stage.size,
+            "steady": self.generator.steady,
             "balance": list(self._problem.balance.values()),
             "losses": self.losses,
             "pictures": self.pictures,
@@ -290,6 +299,7 @@ class Training:
         try:
             h, w = header["size"]
             self._enter(int(header["scale"]), (int(h), int(w)))
+            self.generator.steady = bool(header["steady"])
             self._problem.balance = dict(zip(self._problem.balance, header["balance"], strict=True))
             self.generator.load_state_dict(parts["weights"], self.device)
             for i, mean in enumerate(self._mean):

@@ -56,6 +56,33 @@ def test_alone_nothing_changes():
     assert torch.equal(ours(x), theirs(x))
 
 
+def test_a_steady_normalisation_is_the_fixed_one_with_the_gradient_of_the_other():
+    x = torch.rand(2, 3, 6, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    steady, fixed = BatchNorm2d(3), torch.nn.BatchNorm2d(3)
+    for part, values in (("running_mean", [0.2, 0.5, 0.9]), ("running_var", [0.05, 0.1, 0.2]), ("weight", [2, 1, 3])):
+        getattr(steady, part).data.copy_(torch.tensor(values))
+    fixed.load_state_dict(steady.state_dict())
+    steady.steady = True
+    pull = torch.rand(2, 3, 6, 5, generator=torch.Generator().manual_seed(1))
+
+    with torch.no_grad():
+        assert steady(x).isfinite().all()
+    assert steady.running_mean.tolist() == fixed.running_mean.tolist()  # looking changes nothing
+    made, expected = steady(x), fixed.eval()(x)
+    torch.testing.assert_close(made, expected)
+    torch.testing.assert_close(steady.running_mean, fixed.running_mean.lerp(x.detach().mean((0, 2, 3)), 0.02))
+    batch = x.detach().var((0, 2, 3), correction=0)
+    torch.testing.assert_close(steady.running_var, fixed.running_var.lerp(batch, 0.02))
+
+    (made * pull).sum().backward()
+    found, x.grad = x.grad, None
+    own = torch.nn.functional.batch_norm(x, None, None, training=True)
+    (own * pull).sum().backward()
+    stretch = fixed.weight * ((batch + fixed.eps) / (fixed.running_var + fixed.eps)).sqrt()
+    torch.testing.assert_close(found, x.grad * stretch[:, None, None])
+    torch.testing.assert_close(steady.weight.grad, ((expected / fixed.weight[:, None, None]) * pull).sum((0, 2, 3)))
+
+
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch is built without torch.distributed")
 @pytest.mark.parametrize("what", [["a.png"], ["a.png", "b.png", "--conditional"]], ids=["plain", "conditional"])
 def test_two_processes_are_one_with_twice_the_batch(tmp_path, what):

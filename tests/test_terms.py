@@ -127,6 +127,35 @@ def test_an_exemplar_gives_the_levels_it_is_large_enough_for():
     assert [len(loss.target) for loss in made] == [2 * 3 + 17 * 17, 6 * 6]
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_for_an_image_that_may_lie_anywhere_an_exemplar_is_halved_at_every_place(masked):
+    factory, made = _recording()
+    exemplar, mask = _noise(1, 1, 40, 40), torch.ones(1, 1, 40, 40)
+    mask[..., 9, 30] = 0 if masked else 1
+    extractor = Pyramid(PyramidOptions(size=4, scales=3))
+    masks = [mask] if masked else None
+    _run(
+        Term(exemplars=[exemplar], extractor=extractor, loss=factory, masks=masks, everywhere=True), _stage((32, 32))
+    )
+    for times, loss in enumerate(made):
+        places = [(top, left) for top in range(2**times) for left in range(2**times)]
+        points, seen = (
+            torch.cat([extractor.extract(image[..., top:, left:])[f"1/{2**times}"] for top, left in places])
+            for image in (exemplar, mask)
+        )
+        torch.testing.assert_close(loss.target.points, points[seen.amin(1) > 1 - 1e-3])
+
+
+def test_a_level_met_at_a_coarse_stage_keeps_its_places():
+    factory, made = _recording()
+    exemplar, extractor = _noise(1, 1, 40, 40), Pyramid(PyramidOptions(size=4, scales=3))
+    term = Term(exemplars=[exemplar], extractor=extractor, loss=factory, everywhere=True)
+    _run(term, _stage((8, 8), scale=2), _stage((16, 16), scale=1))
+    places = [exemplar[..., top:, left:] for top in range(4) for left in range(4)]
+    torch.testing.assert_close(made[0].target.points, torch.cat([extractor.extract(part)["1/4"] for part in places]))
+    assert len(made) == 2
+
+
 def test_the_image_starts_from_the_first_exemplar_without_its_guide():
     param, exemplar = Given(), _noise(1, 3, 8, 8)
     term = Term(exemplars=[exemplar], extractor=_patches(), loss=Keeps, guide=_noise(1, 2, 6, 8))

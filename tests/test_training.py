@@ -50,8 +50,8 @@ def test_equal_settings_give_equal_models():
         assert equal == same
 
 
-def test_thinned_images_are_compared_where_they_lie(monkeypatch):
-    """Moved by an odd number of pixels, they would be halved at other places than when coarse scales learnt."""
+def test_images_are_compared_wherever_they_may_lie(monkeypatch):
+    """At one place only, a network would be right there and nowhere else."""
     offsets = []
 
     def spy(image, offset, boundary):
@@ -59,19 +59,50 @@ def test_thinned_images_are_compared_where_they_lie(monkeypatch):
         return moved(image, offset, boundary)
 
     monkeypatch.setattr("featot.terms.moved", spy)
-    _training(max_points=100).run()
-    assert set(offsets) == {(0, 0)}
+    training = _training(steps=20)
+    training.run()
+    assert len({(top % 8, left % 8) for top, left in offsets}) > 10
+    assert all(term.everywhere for term in training._problem.terms)
 
 
-@pytest.mark.parametrize("features", ["pyramid", "pyramid+0.5*random_conv"])
-def test_a_run_that_was_left_ends_as_an_unbroken_one_bit_for_bit(tmp_path, features):
+def test_half_of_a_synthesis_targets_are_enough():
+    own = {"param.scales": 3, "width": 4}
+    for given, expected in (({}, 2048), ({"targets": 64}, 64)):
+        assert _training(options={**own, **given}).config()["settings"]["options"]["ot.targets"] == expected
+
+
+def test_the_last_quarter_learns_with_the_statistics_of_samples(tmp_path):
+    """What a model makes is then what was compared, not what the statistics of each image of its own would make."""
+    training, steady = _training(steps=8), []
+    training.run(lambda _: steady.append(training.generator.steady))
+    assert steady == [False] * 6 + [True] * 2
+    learnt = {name: value.clone() for name, value in training.generator.net.named_buffers()}
+    training.save(tmp_path / "m.safetensors")
+    saved = load_file(tmp_path / "m.safetensors")
+    assert all(torch.equal(saved[name], value) for name, value in learnt.items())
+
+
+def test_a_generator_that_cannot_follow_is_calibrated_at_the_end(tmp_path):
+    training, calibrated = _training(steps=8), []
+    training._follows = False
+    calibrate = training.generator.calibrate
+    training.generator.calibrate = lambda *given: calibrated.append(training.steps) or calibrate(*given)
+    training.run()
+    assert not training.generator.steady
+    training.save(tmp_path / "m.safetensors")
+    assert calibrated == [8]
+
+
+@pytest.mark.parametrize(("features", "stop"), [("pyramid", 3), ("pyramid", 7), ("pyramid+0.5*random_conv", 3)])
+def test_a_run_that_was_left_ends_as_an_unbroken_one_bit_for_bit(tmp_path, features, stop):
     options = {**OPTIONS, "random_conv.filters": 4} if "+" in features else OPTIONS
-    whole, broken = (_training(features=features, options=options) for _ in range(2))
+    whole, broken = (_training(features=features, options=options, steps=8) for _ in range(2))
     whole.run()
-    broken.run(stop=lambda: broken.steps == 3)
-    assert broken.steps == 3
+    broken.run(stop=lambda: broken.steps == stop)
+    assert broken.steps == stop
+    assert broken.generator.steady == (stop == 7)
     broken.save_checkpoint(tmp_path / "c.safetensors")
-    again = _training(features=features, options=options)
+    again = _training(features=features, options=options, steps=8)
     again.load_checkpoint(tmp_path / "c.safetensors")
     again.run()
     assert again.losses == whole.losses

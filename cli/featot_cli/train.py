@@ -77,6 +77,7 @@ def train(
 
     In the run's folder are config.json, curve.csv, samples, and a checkpoint that is written every two minutes and on
     Ctrl-C or SIGTERM; --resume goes on from it, on the CPU bit for bit. Where TensorBoard is installed, its logs too.
+    Unless given, targets is 2048 here, for more and quicker steps.
 
     \b
     featot train bricks.png --minutes 10 -o bricks.safetensors

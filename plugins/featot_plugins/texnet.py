@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from featot.errors import UsageError
 from featot.interfaces import FrozenGenerator, Generator, Size
-from featot.parallel import average, world
+from featot.parallel import BatchNorm2d, average, world
 from featot.resample import halved_size
 from featot_plugins.options import TexnetLiteOptions, TexnetOptions
 from featot_plugins.texnet_film import Film, knots
@@ -135,6 +135,7 @@ class _Texnet(Generator):
 
     boundary = "periodic"
     conditionable = True
+    follows = True
     most_coarser: ClassVar[int] = 0
 
     def __init__(self, options: Any) -> None:
@@ -176,6 +177,8 @@ class _Texnet(Generator):
     def __call__(self, size: Size, generator: torch.Generator) -> Float[Tensor, "b c h w"]:
         self._check(size)
         net = self._made()
+        for norm in _norms(net):
+            norm.steady = self.steady and not self.conditions  # whose statistics depend on the shares
         device = net.colors.weight.device
         channels = net.noise[self.scale :]
         sizes = [halved_size(size, scale) for scale in range(len(channels))]
@@ -251,7 +254,6 @@ class _Texnet(Generator):
         net.to(device).train()
         for norm in _norms(net):
             norm.track_running_stats = False  # only `calibrate` looks
-            norm.momentum = None  # and takes the mean of what it sees
 
     def _made(self) -> Network:
         if self.net is None:
@@ -281,5 +283,5 @@ class TexnetLite(_Texnet):
         return Lite(channels, self.options, self.conditions)
 
 
-def _norms(net: nn.Module) -> list[nn.BatchNorm2d]:
-    return [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+def _norms(net: nn.Module) -> list[BatchNorm2d]:
+    return [module for module in net.modules() if isinstance(module, BatchNorm2d)]

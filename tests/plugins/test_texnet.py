@@ -64,6 +64,16 @@ def test_looking_changes_nothing(make):
     assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())
 
 
+def test_a_steady_one_makes_what_the_fixed_one_would(make):
+    generator = _started(make())
+    generator.calibrate((64, 64), torch.Generator())
+    generator.steady = True
+    with torch.no_grad():
+        steady = _image(generator)
+        generator.net.eval()
+        torch.testing.assert_close(steady, _image(generator), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("size", [(64, 48), (45, 71), (33, 34)])
 def test_sampling_is_the_network_on_its_torus(make, size):
     """With the statistics fixed, the folded network on windows is the one that learnt, for odd sizes too."""
