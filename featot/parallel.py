@@ -103,7 +103,8 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean and the variance of each channel of all processes' images."""
+    """The mean and the variance of each channel of all processes' images, at least in float32."""
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
     if world()[1] == 1:
         variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
         return mean, variance
