@@ -189,7 +189,7 @@ class Generator(Parametrization):
     """How many times the images that it makes next are halved, by `coarser` at most: above 0 only while it learns."""
 
     follows: ClassVar[bool] = False
-    """True where `steady` has a meaning."""
+    """True where `steady` has a meaning, without `conditions`."""
 
     steady: bool = False
     """True in the last part of a training, once it is calibrated: images are made by what `calibrate` has fixed, as

@@ -55,7 +55,6 @@ def in_any(flag: bool) -> bool:
 class BatchNorm2d(nn.BatchNorm2d):
     """torch's, with the statistics of all processes' images. (torch's own SyncBatchNorm needs CUDA.)
 
-    What it tracks is what it normalises by: the mean of batches' biased variances, where torch's is of unbiased ones.
     ``steady``: while it trains it already normalises by the running statistics, as it will once they are fixed, and
     has the gradient of one that goes by the images at hand: batch renormalisation (Ioffe 2017), with no clipping.
     The running statistics then follow whatever gradients are taken of.
@@ -64,33 +63,35 @@ class BatchNorm2d(nn.BatchNorm2d):
     steady = False
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
+        several = world()[1] > 1
+        if not self.training or not (several or self.steady):
             return super().forward(x)
+        mean, variance = _moments(x)
         weight: Tensor = self.weight
         bias: Tensor = self.bias
         if self.steady:
-            weight, bias = self._corrected(x.detach())
+            weight, bias = self._corrected(mean.detach(), variance.detach())
+            if torch.is_grad_enabled():
+                self._follow(mean.detach(), variance.detach(), _FOLLOW)
         elif self.track_running_stats and self.num_batches_tracked is not None:
-            self.num_batches_tracked += 1
-            self._follow(*_moments(x.detach()), 1 / int(self.num_batches_tracked))
-        if world()[1] == 1:
+            self.num_batches_tracked += 1  # torch's rule without a momentum, and its unbiased variance
+            count = world()[1] * x.numel() // x.shape[1]
+            unbiased = variance.detach() * (count / (count - 1))
+            self._follow(mean.detach(), unbiased, 1 / int(self.num_batches_tracked))
+        if not several:
             return F.batch_norm(x, None, None, weight, bias, training=True, eps=self.eps)
-        mean, variance = _moments(x)
         scale = variance.add(self.eps).rsqrt()
         if weight is None:
             return (x - mean[:, None, None]) * scale[:, None, None]
         scale = weight * scale
         return x * scale[:, None, None] + (bias - mean * scale)[:, None, None]
 
-    def _corrected(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Weight and bias, with which normalising by the statistics of x is normalising by the running ones."""
+    def _corrected(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight and bias, with which normalising by these statistics is normalising by the running ones."""
         assert self.running_mean is not None
         assert self.running_var is not None
-        mean, variance = _moments(x)
         unit = (self.running_var + self.eps).rsqrt()
         stretch, shift = (variance + self.eps).sqrt() * unit, (mean - self.running_mean) * unit
-        if torch.is_grad_enabled():
-            self._follow(mean, variance, _FOLLOW)
         if not self.affine:
             return stretch, shift
         return self.weight * stretch, self.bias + self.weight * shift
@@ -106,7 +107,7 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """The mean and the variance of each channel of all processes' images, at least in float32."""
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     if world()[1] == 1:
-        variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
+        variance, mean = torch.var_mean(x.detach(), (0, 2, 3), correction=0)  # only to be told: torch normalises
         return mean, variance
     shared: Tensor = _Average.apply(torch.cat([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))]))
     mean, square = shared.chunk(2)

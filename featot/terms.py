@@ -95,11 +95,7 @@ class ActiveTerm:
                 f"the mask leaves no features of the exemplar at 1/{2**scale}; use a larger one, or fewer levels"
             )
         names = [name for name in max(clouds, key=len) if name not in self.losses]
-        coarser = [
-            self._clouds(times, min(max_points or _POOLED, _POOLED >> 2 * times))
-            for times in self._coarser(scale)
-            if names
-        ]
+        coarser = [self._clouds(times, max_points) for times in self._coarser(scale)] if names else []
         for name in names:
             most = next((clouds for clouds in coarser if any(name in cloud for cloud in clouds)), clouds)
             points = torch.cat([cloud[name] for cloud in most if name in cloud])
@@ -126,20 +122,22 @@ class ActiveTerm:
     @torch.no_grad()
     def _clouds(self, scale: int, max_points: int | None) -> list[dict[str, Tensor]]:
         """The points of each exemplar, halved so often, in each place where it is; those that the masks allow."""
-        exemplars = self._halved(self.exemplars, scale)
+        if self.everywhere and scale > 0:
+            max_points = min(max_points or _POOLED, _POOLED >> 2 * scale)
+        exemplars = self._placed(self.exemplars, scale)
         clouds = [
             self.extractor.extract(exemplar, scale=scale, boundary="valid", max_points=max_points)
             for exemplar in exemplars
         ]
         if self.masks is not None:
-            for cloud, exemplar, mask in zip(clouds, exemplars, self._halved(self.masks, scale), strict=True):
+            for cloud, exemplar, mask in zip(clouds, exemplars, self._placed(self.masks, scale), strict=True):
                 barred = torch.where(1 - mask > _TRACE, 1 - mask, 0)
                 sees = points_that_see(self.extractor, barred, exemplar.shape[1], scale=scale, max_points=max_points)
                 for name, unwanted in sees.items():
                     cloud[name] = cloud[name][~unwanted]
         return clouds
 
-    def _halved(self, images: Sequence[Tensor], scale: int) -> list[Tensor]:
+    def _placed(self, images: Sequence[Tensor], scale: int) -> list[Tensor]:
         """The images, halved so often: each at one place, or at all of them."""
         places = range(2**scale if self.everywhere else 1)
         return [

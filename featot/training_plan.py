@@ -33,7 +33,7 @@ class TrainingPlan:
     def size(self, scale: int, passed: float) -> Size:
         """Of the images at this scale, when so much of its time has passed: halved so often, and the finest for most
         of their time once, as what is fine needs less room to vary."""
-        once = len(self.scales) > 1 and not self.ends(0, passed)
+        once = len(self.scales) > 1 and not self.ends(scale, passed)
         return halved_size(self._size, max(scale, int(once)))
 
     def ends(self, scale: int, passed: float) -> bool:

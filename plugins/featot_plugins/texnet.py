@@ -178,7 +178,7 @@ class _Texnet(Generator):
         self._check(size)
         net = self._made()
         for norm in _norms(net):
-            norm.steady = self.steady and not self.conditions  # whose statistics depend on the shares
+            norm.steady = self.steady
         device = net.colors.weight.device
         channels = net.noise[self.scale :]
         sizes = [halved_size(size, scale) for scale in range(len(channels))]
@@ -254,6 +254,7 @@ class _Texnet(Generator):
         net.to(device).train()
         for norm in _norms(net):
             norm.track_running_stats = False  # only `calibrate` looks
+            norm.momentum = None  # and takes the mean of what it sees
 
     def _made(self) -> Network:
         if self.net is None:
