@@ -44,7 +44,7 @@ def problem(exemplar: torch.Tensor, loss: str, weights: Path) -> tuple[Problem, 
     size = (exemplar.shape[2], exemplar.shape[3])
     param.initialize(exemplar, size, torch.Generator().manual_seed(0))
     made = Problem(param, recipe.terms([exemplar]), quality.max_points, torch.Generator().manual_seed(0))
-    made.enter(Stage(scale=0, size=size, num_steps=1, rate=(0.01, 0.01)))
+    made.enter(Stage(scale=0, size=size, num_steps=1, rate=0.01))
     return made, param
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from featot.anchor import Anchor
 from featot.errors import FeatotError, UsageError, unknown_name
 from featot.interfaces import Parametrization, Size
-from featot.problem import UPDATES, Problem, Stage
+from featot.problem import UPDATES, Mean, Problem, Stage
 from featot.terms import Term, start_from
 
 OptimizerName = Literal["adam", "lbfgs", "closed-form"]
@@ -177,10 +177,10 @@ class _Run:
         for stage in stages:
             self.grow(stage.size)
             problem.enter(stage)
-            update = UPDATES[self.optimizer](self.param, problem)
+            update, mean = UPDATES[self.optimizer](self.param, problem), Mean(self.param.parameters())
             for step in range(stage.num_steps):
                 problem.move(step)
-                loss = update(_cosine(*stage.rate, step / max(1, stage.num_steps - 1)))
+                loss = update(stage.rate)
                 if not math.isfinite(loss):
                     raise FeatotError(f"the loss became {loss} at step {len(self.history)}; try a smaller rate")
                 seconds = time.perf_counter() - self.begin
@@ -196,7 +196,6 @@ class _Run:
                         inner=problem.state_dict,
                     )
                     self.callback(state)
-
-
-def _cosine(first: float, last: float, fraction: float) -> float:
-    return last + (first - last) * (1 + math.cos(math.pi * fraction)) / 2
+                if step >= stage.num_steps - stage.averaged:
+                    mean.add()
+            mean.take()

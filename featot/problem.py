@@ -28,7 +28,9 @@ _JOLT = 8  # pixels by which an image with borders is moved at most: more than t
 class Stage:
     """Some steps at one resolution: image and exemplars halved ``scale`` times, the image of ``size``.
 
-    ``rate``: the optimiser's step at the start and at the end, with half a cosine between them.
+    ``rate``: the optimiser's step.
+    ``averaged``: of so many last steps the mean is what comes out. The losses draw other lines and points each step:
+    pixels never come to rest, and a falling rate would stop them on their way.
     ``settle``: from this share of the steps on, the grid of thinned points stands still. A moving grid leads every
     pixel to the mean of all patches that ever cover it, which is blur; a still one leaves it few to agree with.
     ``cut``: from this share of the steps on, every second one sees a torus at rest as the picture cut from it.
@@ -37,7 +39,8 @@ class Stage:
     scale: int
     size: Size
     num_steps: int
-    rate: tuple[float, float]
+    rate: float
+    averaged: int = 1
     settle: float = 0.5
     cut: float = 0.25
 
@@ -315,6 +318,30 @@ class _ClosedForm:
             for theta, gradient, mass in zip(parameters, gradients, masses, strict=True):
                 theta.sub_(rate * gradient / (2 * mass).clamp(min=torch.finfo(mass.dtype).tiny))
         return float(loss.detach())
+
+
+class Mean:
+    """The mean of parameters over some steps."""
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self.parameters = parameters
+        self.mean: list[Tensor] = []
+        self.count = 0
+
+    @torch.no_grad()
+    def add(self) -> None:
+        """Counts the parameters as they are now."""
+        self.count += 1
+        if self.count == 1:
+            self.mean = [theta.clone() for theta in self.parameters]
+        for mean, theta in zip(self.mean, self.parameters, strict=True):
+            mean.lerp_(theta, 1 / self.count)
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """Makes it the parameters."""
+        for mean, theta in zip(self.mean, self.parameters, strict=True):
+            theta.copy_(mean)
 
 
 UPDATES: dict[str, Callable[[Parametrization, Problem], Callable[[float], float]]] = {

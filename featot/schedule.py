@@ -14,9 +14,9 @@ from featot.resample import halved_size, halvings
 
 _SMALLEST_SIDE = 12  # pixels of exemplar and image at the coarsest level, where none are asked for
 _SINGLE_LEVEL_STEPS = 500  # the paper's, at its one level
-# The optimiser's step at the start and at the end of each level: of Adam in pixel values, of the closed form λ
-# (straight to v); L-BFGS finds its own.
-_RATES: dict[str, tuple[float, float]] = {"adam": (0.03, 0.008), "closed-form": (1.0, 1.0), "lbfgs": (1.0, 1.0)}
+# The optimiser's step: of Adam in pixel values, of the closed form λ (straight to v); L-BFGS finds its own.
+_RATES: dict[str, float] = {"adam": 0.03, "closed-form": 1.0, "lbfgs": 1.0}
+_AVERAGED = 10  # of Adam's last steps at the finest level: fewer leave noise, more blur
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,10 @@ def coarse_to_fine(
     rate, stages = _RATES[optimizer], []
     for scale in reversed(range(levels)):
         num_steps = round(steps * quality.growth**scale)
-        stages.append(Stage(scale=scale, size=halved_size(size, scale), num_steps=num_steps, rate=rate))
+        averaged = max(1, min(_AVERAGED, 4 * num_steps // 5)) if scale == 0 and optimizer == "adam" else 1
+        stages.append(
+            Stage(scale=scale, size=halved_size(size, scale), num_steps=num_steps, rate=rate, averaged=averaged)
+        )
     return stages
 
 

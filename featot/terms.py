@@ -135,7 +135,36 @@ class ActiveTerm:
                 sees = points_that_see(self.extractor, barred, exemplar.shape[1], scale=scale, max_points=max_points)
                 for name, unwanted in sees.items():
                     cloud[name] = cloud[name][~unwanted]
+        if self.extractor.linear and self.guide is None:
+            each = len(clouds) // len(self.exemplars)
+            for number, exemplar in enumerate(self.exemplars):
+                seen = torch.ones_like(exemplar[:, :1]) if self.masks is None else self.masks[number]
+                colour = (exemplar * seen).sum((2, 3), keepdim=True) / seen.sum()
+                self._recolour(clouds[number * each : (number + 1) * each], colour, exemplars[number * each], scale)
         return clouds
+
+    def _recolour(self, clouds: list[dict[str, Tensor]], colour: Tensor, exemplar: Tensor, scale: int) -> None:
+        """Shifts the points of an exemplar, at all its places, so that their mean colour is that of its pixels.
+
+        Coarse features see the middle of an exemplar more often than its borders: with a mean of its own each level
+        would contradict the others. The finest sees all alike but for a rim, and its points stay the exemplar's own.
+        """
+        largest = max(clouds, key=len)
+        names = list(largest)[scale == 0 :]
+        if not names:
+            return
+        channels = exemplar.shape[1]
+        primaries = torch.eye(channels).to(exemplar)[:, :, None, None].expand(-1, -1, *exemplar.shape[2:])
+        levels = self.extractor.extract(primaries, scale=scale, boundary="valid", max_points=1)
+        for name in names:
+            responses = levels[name]
+            held = [cloud for cloud in clouds if len(cloud.get(name, ()))]
+            if held:
+                primary = responses.view(channels, -1, responses.shape[1])[:, 0]  # what each channel alone looks like
+                mean = torch.cat([cloud[name] for cloud in held]).mean(0)
+                shift = (colour.view(-1) @ primary - mean) @ torch.linalg.pinv(primary) @ primary
+                for cloud in held:
+                    cloud[name] = cloud[name] + shift
 
     def _placed(self, images: Sequence[Tensor], scale: int) -> list[Tensor]:
         """The images, halved so often: each at one place, or at all of them."""

@@ -168,8 +168,10 @@ class Training:
                 callback(state)
 
     def _enter(self, scale: int, size: Size) -> None:
-        self.generator.scale, rates = scale, (self.settings.rate,) * 2
-        self._problem.enter(Stage(scale=scale, size=size, num_steps=self.num_steps or _STEPS, rate=rates))
+        self.generator.scale = scale
+        self._problem.enter(
+            Stage(scale=scale, size=size, num_steps=self.num_steps or _STEPS, rate=self.settings.rate)
+        )
 
     def _step(self) -> None:
         scale, passed = self._plan.at(self.fraction)

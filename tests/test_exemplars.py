@@ -131,7 +131,7 @@ def test_a_turned_exemplar_is_sampled():
         edges(_quick(stripes, augment=augment, steps=20, size=(32, 32)).image) for augment in ((), ("rot90",))
     )
     assert plain[0] < 0.5 * plain[1]
-    assert turned[0] > 0.7 * turned[1]
+    assert turned[0] > 0.6 * turned[1]
 
 
 def test_unknown_augmentations():

@@ -143,7 +143,7 @@ def _mean(target, generator):
 
 def _problem(terms, param=None):
     problem = Problem(param or Grey(), terms, None, torch.Generator().manual_seed(0))
-    problem.enter(Stage(scale=0, size=(4, 4), num_steps=1, rate=(0.1, 0.1)))
+    problem.enter(Stage(scale=0, size=(4, 4), num_steps=1, rate=0.1))
     return problem
 
 
@@ -191,7 +191,7 @@ def test_levels_without_a_unit_are_measured_by_their_exemplar():
 
 
 def test_a_mixture_ends_between():
-    stages = [Stage(scale=0, size=(4, 4), num_steps=300, rate=(0.01, 0.001))]
+    stages = [Stage(scale=0, size=(4, 4), num_steps=300, rate=0.003)]
     terms = [_term(0.2), _term(0.8, Pixels(50.0), group=1)]
     end = match(Grey(), terms, stages, generator=torch.Generator()).image.mean()
     assert 0.25 < float(end) < 0.75

@@ -52,15 +52,16 @@ def test_an_unknown_quality():
         find_quality("standart")
 
 
-def test_rates_fall_within_a_level():
-    stages = coarse_to_fine((64, 64), (64, 64), quality=STANDARD)
-    assert all(first > last > 0 for first, last in (stage.rate for stage in stages))
+@pytest.mark.parametrize(("steps", "averaged"), [(1, 1), (2, 1), (10, 8), (32, 10), (500, 10)])
+def test_only_at_the_finest_level_the_last_steps_are_averaged(steps, averaged):
+    stages = coarse_to_fine((64, 64), (64, 64), quality=STANDARD, steps=steps)
+    assert [stage.averaged for stage in stages] == [*(1 for _ in stages[1:]), averaged]
 
 
 def test_closed_form_goes_straight_to_v():
     assert {
         stage.rate for stage in coarse_to_fine((64, 64), (64, 64), quality=STANDARD, optimizer="closed-form")
-    } == {(1.0, 1.0)}
+    } == {1.0}
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ class Brightness(Loss):
 
 
 def _stage(side, num_steps, scale=0):
-    return Stage(scale=scale, size=(side, side), num_steps=num_steps, rate=(0.0, 0.0))
+    return Stage(scale=scale, size=(side, side), num_steps=num_steps, rate=0.0)
 
 
 SMALL_AND_LARGE = [_stage(8, 3, scale=1), _stage(1024, 2)]

@@ -101,11 +101,16 @@ def _run(term, *stages, param=None, **arguments):
 
 
 def _stage(size=(6, 8), num_steps=2, scale=0, settle=0.0):
-    return Stage(scale=scale, size=size, num_steps=num_steps, rate=(0.0, 0.0), settle=settle)
+    return Stage(scale=scale, size=size, num_steps=num_steps, rate=0.0, settle=settle)
 
 
 def _patches(size=3):
     return Patches(PatchesOptions(size=size))
+
+
+def _centred(points):
+    """Without their mean, which is that of the exemplar's pixels."""
+    return points - points.mean()
 
 
 # Several exemplars
@@ -143,7 +148,7 @@ def test_for_an_image_that_may_lie_anywhere_an_exemplar_is_halved_at_every_place
             torch.cat([extractor.extract(image[..., top:, left:])[f"1/{2**times}"] for top, left in places])
             for image in (exemplar, mask)
         )
-        torch.testing.assert_close(loss.target.points, points[seen.amin(1) > 1 - 1e-3])
+        torch.testing.assert_close(_centred(loss.target.points), _centred(points[seen.amin(1) > 1 - 1e-3]))
 
 
 def test_a_level_met_at_a_coarse_stage_keeps_its_places():
@@ -152,8 +157,35 @@ def test_a_level_met_at_a_coarse_stage_keeps_its_places():
     term = Term(exemplars=[exemplar], extractor=extractor, loss=factory, everywhere=True)
     _run(term, _stage((8, 8), scale=2), _stage((16, 16), scale=1))
     places = [exemplar[..., top:, left:] for top in range(4) for left in range(4)]
-    torch.testing.assert_close(made[0].target.points, torch.cat([extractor.extract(part)["1/4"] for part in places]))
+    points = torch.cat([extractor.extract(part)["1/4"] for part in places])
+    torch.testing.assert_close(_centred(made[0].target.points), _centred(points))
     assert len(made) == 2
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_mean_colour_of_every_coarser_level_is_that_of_the_pixels(masked, everywhere):
+    factory, made = _recording()
+    exemplar, mask = _noise(1, 3, 40, 40), torch.ones(1, 1, 40, 40)
+    exemplar[:, 0, :8] += 2  # at its border, where coarse patches see less of it
+    mask[..., 36:, :] = 0 if masked else 1
+    extractor = Pyramid(PyramidOptions(size=4, scales=3))
+    masks = [mask] if masked else None
+    term = Term(exemplars=[exemplar], extractor=extractor, loss=factory, masks=masks, everywhere=everywhere)
+    _run(term, _stage((32, 32)))
+    colour = exemplar[..., : 36 if masked else 40, :].mean((0, 2, 3))
+    own = extractor.extract(exemplar[..., : 36 if masked else 40, :])
+    assert torch.equal(made[0].target.points, own["1/1"])
+    for loss in made[1:]:
+        torch.testing.assert_close(loss.target.points.view(-1, 3).mean(0), colour)
+    assert (own["1/4"].view(-1, 3).mean(0) - colour).abs().max() > 0.1  # unless it is seen to
+
+
+def test_a_guide_keeps_the_colours_of_its_places():
+    factory, made = _recording()
+    exemplar, extractor = _noise(1, 2, 40, 40), Pyramid(PyramidOptions(size=4, scales=2))
+    _run(Term(exemplars=[exemplar], extractor=extractor, loss=factory, guide=_noise(1, 1, 32, 32)), _stage((32, 32)))
+    assert torch.equal(made[1].target.points, extractor.extract(exemplar)["1/2"])
 
 
 def test_the_image_starts_from_the_first_exemplar_without_its_guide():

@@ -112,7 +112,7 @@ def test_an_anchor_alone_leads_to_its_target(optimizer, halvings):
     param = Image(ImageOptions())
     param.initialize(torch.full((1, 1, 4, 4), 0.5), (16, 16), torch.Generator())
     problem = Problem(param, [anchor], None, torch.Generator())
-    problem.enter(Stage(scale=0, size=(16, 16), num_steps=60, rate=(1.0, 1.0)))
+    problem.enter(Stage(scale=0, size=(16, 16), num_steps=60, rate=1.0))
     update = UPDATES[optimizer](param, problem)
     losses = [update(0.05 * 0.9**step if optimizer == "adam" else 1.0) for step in range(60)]
     assert losses[-1] < (0.05 if halvings else 3e-3) * losses[0]  # halved, it is of another phase each time
@@ -125,7 +125,7 @@ def test_an_anchor_holds_at_every_phase_of_its_grid():
     param = Image(ImageOptions())
     param.initialize(torch.full((1, 1, 4, 4), 0.5), (32, 32), torch.Generator())
     problem = Problem(param, [anchor], None, torch.Generator())
-    problem.enter(Stage(scale=0, size=(32, 32), num_steps=60, rate=(1.0, 1.0)))
+    problem.enter(Stage(scale=0, size=(32, 32), num_steps=60, rate=1.0))
     update = UPDATES["adam"](param, problem)
     for step in range(60):
         update(0.02 * 0.95**step)
