@@ -124,14 +124,14 @@ def test_a_turned_exemplar_is_sampled():
     """Stripes along one axis; with quarter turns there are edges along both."""
     stripes = _halves((0, 1), (0, 1), h=32)
 
-    def edges(image):
-        return (image - image.roll(1, 2)).abs().mean(), (image - image.roll(1, 3)).abs().mean()
+    def edges(augment):
+        """Of five seeds: one alone may have most of its edges along either axis."""
+        images = [_quick(stripes, augment=augment, steps=20, size=(32, 32), seed=seed).image for seed in range(5)]
+        return [sum((image - image.roll(1, axis)).abs().mean() for image in images) for axis in (2, 3)]
 
-    plain, turned = (
-        edges(_quick(stripes, augment=augment, steps=20, size=(32, 32)).image) for augment in ((), ("rot90",))
-    )
+    plain, turned = edges(()), edges(("rot90",))
     assert plain[0] < 0.5 * plain[1]
-    assert turned[0] > 0.6 * turned[1]
+    assert turned[0] > 0.7 * turned[1]
 
 
 def test_unknown_augmentations():

@@ -53,8 +53,8 @@ def test_three_exemplars():
     made = mix(exemplars, optimizer="closed-form", **QUICK).image
     torch.testing.assert_close(made, _flat((0.3, 0.3, 0.3))[None], atol=2e-3, rtol=0)
     # Adam's steps have the same length whatever is amiss: it ends within a few of its last ones.
-    near = mix(exemplars, **QUICK).image
-    torch.testing.assert_close(near.mean((2, 3))[0], torch.full((3,), 0.3), atol=0.05, rtol=0)
+    near = mix(exemplars, **(QUICK | {"steps": 40})).image
+    torch.testing.assert_close(near.mean((2, 3))[0], torch.full((3,), 0.3), atol=0.03, rtol=0)
 
 
 def test_a_path_leads_from_one_to_the_other():
