@@ -90,3 +90,21 @@ class Kernel:
         build, kind = self.build, ir.VectorType(number.type, count)
         one = build.insert_element(kind(ir.Undefined), number, INT(0))
         return build.shuffle_vector(one, kind(ir.Undefined), ir.VectorType(INT, count)([0] * count))
+
+    def lesser(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """The lesser of two numbers, or of two vectors' lane by lane."""
+        return self.build.select(self.build.fcmp_ordered("<", a, b), a, b)
+
+    def greater(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """The greater."""
+        return self.build.select(self.build.fcmp_ordered(">", a, b), a, b)
+
+    def reduced(self, operation: Callable[[ir.Value, ir.Value], ir.Value], vector: ir.Value) -> ir.Value:
+        """All of a vector's numbers taken together, halving by halving; there are a power of two."""
+        build, count = self.build, vector.type.count
+        while count > 1:
+            count //= 2
+            kind, none = ir.VectorType(INT, count), vector.type(ir.Undefined)
+            halves = (build.shuffle_vector(vector, none, kind([*range(s, s + count)])) for s in (0, count))
+            vector = operation(*halves)
+        return build.extract_element(vector, INT(0))

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from featot.ot.search import kernels_take
 from featot.ot.smoothed import Smoothed, SmoothedDual, faintest
 
 _CG_STEPS = 100
@@ -56,7 +57,7 @@ class CandidateGraph(SmoothedDual):
 
     def by_columns(self, values: Float[Tensor, " e"]) -> Tensor:
         """Its transpose ``(m, n)``."""
-        return _csr(self._column_ends, self._rows32, values[self._by_column], (len(self.b), len(self.a)))
+        return _csr(self._column_ends, self._rows32, values.take(self._by_column), (len(self.b), len(self.a)))
 
     def row_sums(self, values: Float[Tensor, " e"]) -> Float[Tensor, " n"]:
         """The sum over the candidates of each x."""
@@ -69,6 +70,13 @@ class CandidateGraph(SmoothedDual):
         return sums
 
     def smooth(self, psi: Float[Tensor, " m"], epsilon: float) -> Smoothed:
+        if kernels_take(psi):
+            from featot.ot.softmin import softmin_of_rows, sums_of_columns  # late: llvmlite is optional
+
+            pairs = (self._columns32, self._row_ends)
+            mass, least, sums = softmin_of_rows(self.costs, psi, self.a, *pairs, epsilon, faintest(psi))
+            received = sums_of_columns(mass, self._by_column, self._column_ends)
+            return self.induced(psi, epsilon, mass=mass, received=received, least=least, sums=sums)
         reduced = self.costs - psi.take(self.columns)
         least = torch.full_like(self.a, torch.inf).scatter_reduce_(0, self.rows, reduced, "amin")
         mass = (least.take(self.rows) - reduced).div_(epsilon).clamp_(min=faintest(reduced)).exp_()
@@ -78,21 +86,23 @@ class CandidateGraph(SmoothedDual):
         return self.induced(psi, epsilon, mass=mass, received=received, least=least, sums=sums)
 
     def solve(self, mass: Tensor, diagonal: Tensor, residual: Tensor, tolerance: float) -> Float[Tensor, " m"]:
-        """By conjugate gradients, scaled by the diagonal."""
-        by_rows, by_columns = self.by_rows(mass), self.by_columns(mass)
-        step, scaled = torch.zeros_like(residual), residual / diagonal
-        search, product = scaled, residual @ scaled
-        stop, count = tolerance * float(product), 0
-        while count < _CG_STEPS and float(product) > stop:
-            image = diagonal * search - by_columns @ ((by_rows @ search) / self.a)
-            length = product / (search @ image)
-            step.add_(length * search)
-            residual = residual - length * image
-            scaled = residual / diagonal
-            before, product = product, residual @ scaled
-            search = scaled + (product / before) * search
+        """By conjugate gradients on ``1 − SᵀS``, S being the mass scaled by a and the diagonal."""
+        roots = diagonal.rsqrt()
+        shares = mass * self.a.rsqrt().take(self.rows) * roots.take(self.columns)
+        by_rows, by_columns = self.by_rows(shares), self.by_columns(shares)
+        residual = residual * roots
+        step, search = torch.zeros_like(residual), residual.clone()
+        product = float(residual @ residual)
+        stop, count = tolerance * product, 0
+        while count < _CG_STEPS and product > stop:
+            image = torch.addmv(search, by_columns, by_rows @ search, alpha=-1)
+            length = product / float(search @ image)
+            step.add_(search, alpha=length)
+            residual.sub_(image, alpha=length)
+            before, product = product, float(residual @ residual)
+            search.mul_(product / before).add_(residual)
             count += 1
-        return step
+        return step.mul_(roots)
 
     def balance(self, mass: Float[Tensor, " e"], rounds: int = 6) -> Float[Tensor, " e"]:
         """Moves mass along the pairs until the columns nearly receive b, the rows still giving a.
@@ -104,7 +114,7 @@ class CandidateGraph(SmoothedDual):
             residual = self.b - received
             if float(residual.abs().sum()) < 1e-6:
                 break
-            step = self.solve(mass, self.damped(received, 1e-4), residual, tolerance=1e-6)
+            step = self.solve(mass, self.damped(received, 1e-4), residual, tolerance=1e-3)
             mean = (self.by_rows(mass) @ step) / self.a
             moved = mass * (1 + step.take(self.columns) - mean.take(self.rows)).clamp_(min=0)
             scale = self.a / self.row_sums(moved)

@@ -219,10 +219,10 @@ def name_candidates(
     reduced, columns = search(x, y, psi, per_row, cost=cost, backend=backend)
     least, at = reduced.min(dim=1)
     best = columns.gather(1, at[:, None])[:, 0]
-    rows = torch.arange(n, device=x.device).repeat_interleave(per_row)
-    costs = (reduced + psi[columns]).clamp_(min=0).view(-1)
-    graph.extend(rows, columns.view(-1), costs)
-    reduced, rows = search(y, x, least, per_column, cost=cost, backend=backend)
-    columns = torch.arange(m, device=x.device).repeat_interleave(per_column)
-    graph.extend(rows.view(-1), columns, (reduced + least[rows]).clamp_(min=0).view(-1))
+    back, rows = search(y, x, least, per_column, cost=cost, backend=backend)
+    graph.extend(
+        torch.cat([torch.arange(n, device=x.device).repeat_interleave(per_row), rows.view(-1)]),
+        torch.cat([columns.view(-1), torch.arange(m, device=x.device).repeat_interleave(per_column)]),
+        torch.cat([(reduced + psi[columns]).view(-1), (back + least[rows]).view(-1)]).clamp_(min=0),
+    )
     return cost.pairs(x, y[best]) - psi[best], best

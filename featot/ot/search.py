@@ -22,6 +22,7 @@ from featot.ot.tiles import smallest_by_products
 BACKENDS = ("auto", "torch", "llvm", "faiss", "keops")
 
 _EXPONENTS = (2, 1, 0.5)  # of the costs whose root the llvm backend takes
+_MOST = 16  # nearest of a row that the llvm backend finds
 _RANKED_ANEW = 8  # of every row's best, where products are too coarse
 _PAIRS = 2**18  # differences at once
 # Where the llvm backend is faster: wide points leave the first-level cache, few rows do not pay for packing y, and
@@ -45,8 +46,8 @@ def nearest(
 
     Points are embedded (`Cost.embed`) by the caller. ``center`` is taken off both clouds: far from the origin the
     products would cancel. The k come in no particular order. ``backend``: "torch" (anything), "llvm" (where llvmlite
-    is installed: one nearest, float32, a CPU with AVX2, exponents 2, 1 and ½), "faiss" (float32 on a CPU), "keops"
-    (where pykeops is installed), or "auto": what is measured to be fastest, "llvm" for what it can do where
+    is installed: k of at most 16, float32, a CPU with AVX2, exponents 2, 1 and ½), "faiss" (float32 on a CPU),
+    "keops" (where pykeops is installed), or "auto": what is measured to be fastest, "llvm" for what it can do where
     that pays, else "torch". FAISS and KeOps search squared costs only.
 
     Raises `featot.UsageError` for an unknown backend or inputs that do not match, `featot.FeatotError` where the
@@ -62,7 +63,7 @@ def nearest(
     if backend == "llvm":
         from featot.ot.fused import smallest_by_registers  # late: llvmlite is optional
 
-        return smallest_by_registers(x, y, psi, cost, center)
+        return smallest_by_registers(x, y, psi, k, cost, center)
     if center is not None:
         x, y = x - center, y - center
     # Squared costs: the smallest scale · (‖x‖² + ‖y‖² − 2⟨x, y⟩) − ψ has the smallest ‖y‖² − ψ / scale − 2⟨x, y⟩.
@@ -117,14 +118,16 @@ def _choose(x: Tensor, y: Tensor, k: int, backend: str, cost: Cost) -> str:
     if backend not in BACKENDS:
         raise unknown_name("search backend", backend, BACKENDS)
     float32_on_cpu = x.device.type == "cpu" and x.dtype == torch.float32
-    one_by_llvm = k == 1 and cost.exponent in _EXPONENTS
+    by_llvm = k <= _MOST and cost.exponent in _EXPONENTS
     if backend in ("faiss", "keops") and not cost.squared:
         raise FeatotError(f"the {backend} backend searches squared costs, not {cost.name}; 'torch' searches all")
     if backend in ("llvm", "faiss") and not float32_on_cpu:
         raise FeatotError(f"the {backend} backend searches float32 on the CPU, got {x.dtype} on {x.device}")
     if backend == "llvm":
-        if not one_by_llvm:
-            raise FeatotError(f"the llvm backend finds one nearest for p in {_EXPONENTS}; 'torch' finds all")
+        if not by_llvm:
+            raise FeatotError(
+                f"the llvm backend finds at most {_MOST} nearest for p in {_EXPONENTS}; 'torch' finds all"
+            )
         if not llvm_is_usable():
             raise FeatotError("the llvm backend needs llvmlite (pip install llvmlite) and a CPU with AVX2")
     if backend == "faiss" and not faiss_is_installed():
@@ -136,7 +139,7 @@ def _choose(x: Tensor, y: Tensor, k: int, backend: str, cost: Cost) -> str:
     # Measured (benchmarks/bench_search.py): on a CPU FAISS and KeOps are slower than torch's tiles at any size.
     n, d = x.shape
     pays = n >= _FEWEST_ROWS and d <= _WIDEST and n * len(y) * d >= _LEAST_WORK
-    return "llvm" if one_by_llvm and float32_on_cpu and pays and llvm_is_usable() else "torch"
+    return "llvm" if by_llvm and float32_on_cpu and pays and llvm_is_usable() else "torch"
 
 
 def _nearest_faiss(x: Tensor, y: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -52,6 +52,7 @@ CASES = [
     Case(19, 40, 5, 2, "k of few"),
     Case(90, 257, 5, 2, "k from blocks with a remainder"),
     Case(2100, 1025, 3, 2, "k from blocks of several tiles"),
+    Case(700, 900, 48, 5, "k of which a kernel keeps more"),
     Case(40, 2048, 3, 16, "16 from whole blocks"),
     Case(40, 2111, 3, 16, "16 from blocks with a remainder"),
     Case(40, 2047, 3, 16, "16 from tiles"),
@@ -62,7 +63,7 @@ CASES = [
 
 def _suits(backend, case):
     # KeOps compiles for some seconds for every d and k: it takes the cases of one d.
-    return not (backend == "keops" and (case.d != 5 or case.k > 2)) and not (backend == "llvm" and case.k > 1)
+    return not (backend == "keops" and (case.d != 5 or case.k > 2)) and not (backend == "llvm" and case.k > 16)
 
 
 CASES_OF_BACKENDS = [
@@ -77,8 +78,8 @@ CASES_OF_BACKENDS = [
 def backend(request, device):
     if request.param in ("llvm", "faiss") and device.type != "cpu":
         pytest.skip(f"the {request.param} backend searches on the CPU")
-    if request.param == "llvm" and request.node.callspec.params.get("k", 1) > 1:
-        pytest.skip("the llvm backend finds one nearest")
+    if request.param == "llvm" and request.node.callspec.params.get("k", 1) > 16:
+        pytest.skip("the llvm backend finds 16 nearest at most")
     return request.param
 
 
@@ -145,7 +146,8 @@ def test_parity_for_other_costs(m, k, cost, device):
 @needs_llvm
 @pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean", 0.5])
 @pytest.mark.parametrize(("lanes", "columns"), [(16, 8), (8, 6)], ids=["AVX-512", "AVX2"])
-def test_kernels_of_either_width_in_parts_and_on_threads(lanes, columns, cost, monkeypatch):
+@pytest.mark.parametrize("k", [1, 3, 16])
+def test_kernels_of_either_width_in_parts_and_on_threads(k, lanes, columns, cost, monkeypatch):
     import featot.ot.fused as fused
 
     sizes = {"_LANES": lanes, "_COLUMNS": columns, "_PART": 64, "_CACHED": 100, "_WORK": 1000}
@@ -153,9 +155,10 @@ def test_kernels_of_either_width_in_parts_and_on_threads(lanes, columns, cost, m
         monkeypatch.setattr(fused, name, size)
     monkeypatch.setattr(fused, "_kernel", functools.cache(fused._kernel.__wrapped__))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    for n, m in ((1, 1), (31, 8), (33, 9), (500, 301)):
-        problem = _problem(n, m)
-        _check(*problem, *nearest(*problem, cost=as_cost(cost), backend="llvm"), 1, as_cost(cost))
+    for n, m in ((1, 1), (31, 8), (33, 9), (31, 16), (500, 301)):
+        if k <= m:
+            problem = _problem(n, m)
+            _check(*problem, *nearest(*problem, k, cost=as_cost(cost), backend="llvm"), k, as_cost(cost))
 
 
 @needs_llvm
@@ -163,7 +166,7 @@ def test_kernels_of_either_width_in_parts_and_on_threads(lanes, columns, cost, m
     ("says", "options"),
     [
         (r"float32 on the CPU, got torch\.float64", {"dtype": torch.float64}),
-        ("finds one nearest", {"k": 2}),
+        ("at most 16 nearest", {"k": 17}),
         ("for p in", {"cost": as_cost(1.5)}),
     ],
 )
@@ -196,7 +199,8 @@ def test_auto_takes_llvm_where_it_pays(monkeypatch):
     assert takes(700, 600, 48)
     assert takes(700, 600, 48, cost=as_cost(1))
     assert not takes(700, 600, 48, cost=as_cost(1.5))
-    assert not takes(700, 600, 48, k=2)
+    assert takes(700, 600, 48, k=16)
+    assert not takes(700, 600, 48, k=17)
     assert not takes(700, 600, 48, dtype=torch.float64)
     assert not takes(100, 6000, 48)
     assert not takes(300, 300, 257)
