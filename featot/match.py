@@ -15,8 +15,9 @@ from torch import Tensor
 from featot.anchor import Anchor
 from featot.errors import FeatotError, UsageError, unknown_name
 from featot.interfaces import Parametrization, Size
-from featot.problem import UPDATES, Mean, Problem, Stage
+from featot.problem import Problem, Stage
 from featot.terms import Term, start_from
+from featot.updates import UPDATES, Mean
 
 OptimizerName = Literal["adam", "lbfgs", "closed-form"]
 

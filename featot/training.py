@@ -29,12 +29,13 @@ from featot.options import rebuild
 from featot.parallel import apart, average, in_any
 from featot.plugins import Registered, Registry, load_registry
 from featot.precision import Mixed, find_precision
-from featot.problem import Adam, Problem, Stage
+from featot.problem import Problem, Stage
 from featot.recipe import Recipe
 from featot.runs import DEFAULT_LOSS
 from featot.terms import Term, start_from
 from featot.training_plan import TrainingPlan
 from featot.training_settings import TrainingSettings
+from featot.updates import Adam
 
 _STEPS = 6000  # where neither they nor minutes are asked for
 _SIDE = 512  # pixels of the images it learns from, where none are asked for and it starts with small ones
@@ -43,6 +44,7 @@ _PLAIN_SIDE = 256  # where it does not
 _PRESETS: dict[str, dict[str, Any]] = {"ot": {"targets": 2048}}
 _CONDITIONAL = {**MIXED, "ot": {**MIXED["ot"], **_PRESETS["ot"]}}
 _FINAL = 0.05  # of the rate at the start
+_REOPENED = 0.5  # of a scale's time, until what coarser ones have learnt moves as fast as what is new
 _CELL = 32  # pixels: sides are multiples of it, so that the noise of every scale fits
 _WARM = 20  # first steps, over which the average of the weights is still short
 
@@ -177,6 +179,8 @@ class Training:
         scale, passed = self._plan.at(self.fraction)
         stage, size = self._problem.stage, self._plan.size(scale, passed)
         if (scale, size) != (stage.scale, stage.size):
+            if scale != stage.scale:
+                self._update.settle()
             self._enter(scale, size)
         if self._follows and not self.generator.steady and self._plan.ends(scale, passed):
             self.generator.calibrate(self.size, self._random)
@@ -184,6 +188,7 @@ class Training:
         self._problem.shake()
         falling = (1 + math.cos(math.pi * passed)) / 2
         rate = self.settings.rate * (_FINAL + (1 - _FINAL) * falling)
+        self._update.share = min(1.0, passed / _REOPENED)
         if self._conditions is None:
             loss = self._update(rate)
         else:
@@ -277,6 +282,7 @@ class Training:
             "scale": self._problem.stage.scale,
             "size": self._problem.stage.size,
             "steady": self.generator.steady,
+            "settled": self._update.settled,
             "balance": list(self._problem.balance.values()),
             "losses": self.losses,
             "pictures": self.pictures,
@@ -302,6 +308,7 @@ class Training:
             h, w = header["size"]
             self._enter(int(header["scale"]), (int(h), int(w)))
             self.generator.steady = bool(header["steady"])
+            self._update.settled = [int(number) for number in header["settled"]]
             self._problem.balance = dict(zip(self._problem.balance, header["balance"], strict=True))
             self.generator.load_state_dict(parts["weights"], self.device)
             for i, mean in enumerate(self._mean):

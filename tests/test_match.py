@@ -13,10 +13,11 @@ from featot.errors import FeatotError, UsageError
 from featot.interfaces import FeatureExtractor, Loss, LossValue, Parametrization
 from featot.match import match
 from featot.ot import c_transform
-from featot.problem import Adam, Stage
+from featot.problem import Stage
 from featot.resample import enlarge
 from featot.schedule import coarse_to_fine, find_quality
 from featot.terms import Term
+from featot.updates import Adam
 from featot_plugins.image import Image
 from featot_plugins.options import ImageOptions, OTLossOptions, PatchesOptions, PyramidOptions
 from featot_plugins.ot import OTLoss

@@ -257,6 +257,20 @@ def test_coarse_images_move_nothing_that_is_finer():
     assert {"heads.1.weight", "blocks.2.units.3.conv.weight"} <= moved
 
 
+def test_what_coarse_images_have_taught_moves_slowly_at_first():
+    """Else it is lost while what is new, and random, learns to do with it."""
+    training, seen = _coarse_to_fine(), []
+    training.run(lambda _: seen.append(_weights(training)), stop=lambda: training.generator.scale == 1)
+    before, after = seen[-2:]
+    changes = [float((b - a).abs().max()) for a, b in zip(before, after, strict=True)]
+    settled = training._update.settled
+    known = [change for i, change in enumerate(changes) if i in settled]
+    new = [change for i, change in enumerate(changes) if i not in settled]
+    assert max(known) < 0.5 * max(new)
+    training.run(stop=lambda: training.generator.scale == 0)
+    assert set(settled) < set(training._update.settled)
+
+
 @pytest.mark.parametrize("features", ["pyramid", "pyramid+0.5*patches"])
 @pytest.mark.parametrize(("steps", "scale"), [(2, 2), (7, 1), (18, 0), (23, 0)])
 def test_a_run_may_be_left_at_any_scale(tmp_path, features, steps, scale):

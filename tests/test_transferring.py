@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from featot.anchor import Anchor
 from featot.errors import UsageError
 from featot.ot.gaussian import gaussian_map
-from featot.problem import UPDATES, Problem, Stage
+from featot.problem import Problem, Stage
 from featot.resample import halve
 from featot.transferring import transfer
+from featot.updates import UPDATES
 from featot_plugins.image import Image
 from featot_plugins.options import ImageOptions
 

@@ -57,7 +57,7 @@ class TexnetOptions:
 @dataclass(frozen=True)
 class TexnetLiteOptions:
     scales: int = option(5, "scales of noise, each half the one before", min=2, max=8)
-    width: int = option(16, "channels at half the resolution; up to three times as many at coarser scales", min=1)
+    width: int = option(10, "channels at half the resolution; up to three times as many at coarser scales", min=1)
     batch: int = option(1, "images made at once while learning", min=1)
 
 

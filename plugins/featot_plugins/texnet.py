@@ -276,7 +276,7 @@ class Texnet(_Texnet):
 
 
 class TexnetLite(_Texnet):
-    """A network of our own that learns from coarse to fine; fewer operations than `Texnet`'s with ``width=10``."""
+    """A network of our own that learns from coarse to fine, of fewer operations than `Texnet`."""
 
     most_coarser = _LITE_COARSER
 

@@ -171,6 +171,23 @@ def test_the_paper_counts():
     assert sum(theta.numel() for theta in generator.parameters()) == expected
 
 
+def test_the_lite_network_multiplies_less():
+    def multiplications(generator):
+        """A pixel."""
+        made = []
+
+        def note(module, _, image):
+            made.append(module.weight.numel() * image[0, 0].numel())
+
+        for module in _started(generator)._made().modules():
+            if isinstance(module, nn.Conv2d):
+                module.register_forward_hook(note)
+        _image(generator)
+        return sum(made) / 64**2
+
+    assert multiplications(TexnetLite(TexnetLiteOptions())) < multiplications(Texnet(TexnetOptions()))
+
+
 def test_loading_keeps_the_leaves_where_they_fit(make):
     generator, other = _started(make()), _started(make(), seed=9)
     leaves = [id(theta) for theta in generator.parameters()]
