@@ -17,6 +17,7 @@ from torch import Tensor
 
 from featot.ot.compiled import FLOAT, INT, LONG, POINTER, WIDE, Kernel
 from featot.ot.cost import Cost
+from featot.ot.search import MOST
 from featot.ot.threads import in_threads
 
 # Numbers in a vector register, and columns in a group: 16 of 32 registers accumulate, or 12 of 16.
@@ -25,9 +26,6 @@ _VECTORS = 2  # of rows, in a block: each needs an accumulator for every column 
 _PART = 512  # rows that a thread takes at once
 _CACHED = 2**18  # numbers of y that stay in the second-level cache while a part meets them
 _WORK = 2**22  # multiplications that are worth a thread
-
-MOST = 16
-"""Nearest of a row that a kernel can keep."""
 
 _ARGUMENTS = {
     **dict.fromkeys(("x", "center", "y", "norms", "psi", "values", "indices", "scratch"), POINTER),

@@ -96,7 +96,10 @@ class CandidateGraph(SmoothedDual):
         stop, count = tolerance * product, 0
         while count < _CG_STEPS and product > stop:
             image = torch.addmv(search, by_columns, by_rows @ search, alpha=-1)
-            length = product / float(search @ image)
+            curvature = float(search @ image)
+            if curvature <= 0:  # by rounding: the matrix is hardly more than singular
+                break
+            length = product / curvature
             step.add_(search, alpha=length)
             residual.sub_(image, alpha=length)
             before, product = product, float(residual @ residual)

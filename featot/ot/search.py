@@ -20,9 +20,10 @@ from featot.ot.cost import SQEUCLIDEAN, Cost
 from featot.ot.tiles import smallest_by_products
 
 BACKENDS = ("auto", "torch", "llvm", "faiss", "keops")
+MOST = 16
+"""Nearest of a row that the llvm backend finds."""
 
 _EXPONENTS = (2, 1, 0.5)  # of the costs whose root the llvm backend takes
-_MOST = 16  # nearest of a row that the llvm backend finds
 _RANKED_ANEW = 8  # of every row's best, where products are too coarse
 _PAIRS = 2**18  # differences at once
 # Where the llvm backend is faster: wide points leave the first-level cache, few rows do not pay for packing y, and
@@ -118,7 +119,7 @@ def _choose(x: Tensor, y: Tensor, k: int, backend: str, cost: Cost) -> str:
     if backend not in BACKENDS:
         raise unknown_name("search backend", backend, BACKENDS)
     float32_on_cpu = x.device.type == "cpu" and x.dtype == torch.float32
-    by_llvm = k <= _MOST and cost.exponent in _EXPONENTS
+    by_llvm = k <= MOST and cost.exponent in _EXPONENTS
     if backend in ("faiss", "keops") and not cost.squared:
         raise FeatotError(f"the {backend} backend searches squared costs, not {cost.name}; 'torch' searches all")
     if backend in ("llvm", "faiss") and not float32_on_cpu:
@@ -126,7 +127,7 @@ def _choose(x: Tensor, y: Tensor, k: int, backend: str, cost: Cost) -> str:
     if backend == "llvm":
         if not by_llvm:
             raise FeatotError(
-                f"the llvm backend finds at most {_MOST} nearest for p in {_EXPONENTS}; 'torch' finds all"
+                f"the llvm backend finds at most {MOST} nearest for p in {_EXPONENTS}; 'torch' finds all"
             )
         if not llvm_is_usable():
             raise FeatotError("the llvm backend needs llvmlite (pip install llvmlite) and a CPU with AVX2")

@@ -15,7 +15,7 @@ from torch import Tensor
 from featot.ot.compiled import FLOAT, INT, LANES, LONG, POINTER, Kernel
 from featot.ot.threads import in_threads
 
-_PARTS = 16  # that rows or columns are shared in
+_PARTS = 16  # that rows or columns are shared in, at most
 _WORK = 2**17  # pairs that are worth a thread
 _SUMS = 4  # at a time: an addition takes four cycles
 # exp(r) = 1 + r + r² (p0 + r (p1 + ...)) for |r| ≤ ln 2 / 2, to float32's last digit (Cephes' expf).
@@ -52,7 +52,8 @@ def sums_of_columns(
 
 
 def _by_parts(run: Callable[..., None], tensors: tuple[Tensor, ...], count: int, work: int) -> None:
-    pointers, size = [t.data_ptr() for t in tensors], -(-count // _PARTS)
+    parts = max(1, min(_PARTS, 8 * work // _WORK))  # a call costs some microseconds
+    pointers, size = [t.data_ptr() for t in tensors], -(-count // parts)
     in_threads(lambda first: run(*pointers, first, min(first + size, count)), range(0, count, size), work // _WORK)
 
 

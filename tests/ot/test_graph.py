@@ -49,6 +49,14 @@ def test_the_gradient_of_the_smoothed_value_is_what_the_columns_lack(oracle):
     torch.testing.assert_close(psi.grad, graph.b - graph.smooth(psi.detach(), 0.3).received)
 
 
+def test_equations_without_a_solution_are_given_up():
+    """Four pairs that share no point: no ψ moves mass from the one to the other."""
+    graph = CandidateGraph(torch.full((4,), 0.25), torch.full((4,), 0.25))
+    graph.extend(torch.arange(4), torch.arange(4), torch.ones(4))
+    found = graph.solve(graph.a, graph.b, torch.tensor([1.0, -1.0, 0.0, 0.0]), tolerance=1e-3)
+    assert bool(found.isfinite().all())
+
+
 def test_pairs_are_added_once_and_dropped(oracle):
     graph, matrix, *_ = _complete(6, 5, oracle)
     assert len(graph) == 30
