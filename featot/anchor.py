@@ -53,6 +53,10 @@ class ActiveAnchor:
         nothing = self.target.new_zeros(1, self.target.shape[1])
         self.losses = {"anchor": _Near(None, Measure(nothing), self.generator)}
 
+    def is_recent(self, name: str) -> bool:
+        """An anchor holds at every step."""
+        return True
+
     def levels(
         self,
         image: Tensor,
@@ -61,6 +65,7 @@ class ActiveAnchor:
         max_points: int | None,
         offset: Size,
         made: dict[object, dict[str, Tensor]],
+        complete: bool = True,
     ) -> dict[str, tuple[Tensor, float]]:
         """The differences from the target, as points, for all of the image."""
         apart = torch.einsum("kc,bchw->bkhw", self.anchor.channels, image) - self.target

@@ -91,10 +91,11 @@ def _each(
     for weights in shares:
         param = run.recipe.parametrization()
         stages = run.stages(torus, pictures.smallest, levels if param.resizable else 1)
+        alone = weight_map is None and sum(weight > 0 for weight in weights) == 1  # then it is a plain synthesis
         terms = [
             term
             for variants, weight, blend in zip(exemplar_sets, weights, blends, strict=True)
-            for term in run.recipe.terms(variants, weight=1.0 if blend else weight, only=blend)
+            for term in run.recipe.terms(variants, weight=1.0 if blend else weight, only=blend, detailed=alone)
             if term.weight > 0
         ]
         found = run.match(param, terms, stages, callback=callback)

@@ -31,6 +31,8 @@ class Stage:
     pixels never come to rest, and a falling rate would stop them on their way.
     ``settle``: from this share of the steps on, the grid of thinned points stands still. A moving grid leads every
     pixel to the mean of all patches that ever cover it, which is blur; a still one leaves it few to agree with.
+    ``calm``: from there on the rate is multiplied by this: grain is weaker than what a full step scatters.
+    ``sparing``: levels that earlier stages have brought to rest are compared at every second step only.
     ``cut``: from this share of the steps on, every second one sees a torus at rest as the picture cut from it.
     """
 
@@ -40,6 +42,8 @@ class Stage:
     rate: float
     averaged: int = 1
     settle: float = 0.5
+    calm: float = 1.0
+    sparing: bool = False
     cut: float = 0.25
 
 
@@ -59,6 +63,7 @@ class Problem:
         self.terms = [term.activate(generator) for term in terms]
         self.shares = {term.group: term.share for term in terms}
         self.balance = dict(self.shares)
+        self.rest: float | Tensor = 0.0  # what the levels that are not always compared last added to the loss
         self.stage: Stage
         self._rest()
 
@@ -121,7 +126,7 @@ class Problem:
         lengths: dict[int, float] = {}
         for group in self.shares:
             terms = [term for term in self.terms if term.group == group]
-            values = [weight * result.value for _, weight, _, result in self._compare(image, terms, improve=True)]
+            values = [weight * result.value for *_, weight, _, result in self._compare(image, terms, improve=True)]
             lengths[group] = float(torch.autograd.grad(sum(values, image.new_zeros(())), image)[0].norm())
         first = next(iter(lengths.values()))
         for group, share in self.shares.items():
@@ -130,6 +135,7 @@ class Problem:
     def _rest(self) -> None:
         self.offset: Size = (0, 0)
         self.boundary: Boundary = self.param.boundary
+        self.complete = True
 
     def image(self) -> Tensor:
         """The image ``(b, c, h, w)`` as it is now, without gradients."""
@@ -144,16 +150,23 @@ class Problem:
 
         The picture that is cut from a torus has borders. What wraps round is a third of a coarse level, and without
         it the rest would be off by as much.
+
+        Where not every step compares all levels, those that do see the torus and the picture in turn.
         """
         h, w = self.stage.size
         thinned = self.max_points is not None and h * w > self.max_points
-        rests = not thinned or step >= self.stage.settle * self.stage.num_steps
+        rests = not thinned or self.settled(step)
+        self.complete = not self.stage.sparing or step % 4 in (0, 3)
         cut = rests and step >= self.stage.cut * self.stage.num_steps and step % 2
         self.boundary = "valid" if cut else self.param.boundary
         if rests:
             self.offset = (0, 0)
             return
         self.shake()
+
+    def settled(self, step: int) -> bool:
+        """Whether the grid of thinned points stands still from this step on."""
+        return step >= self.stage.settle * self.stage.num_steps
 
     def shake(self) -> None:
         """Moves the image at random."""
@@ -165,22 +178,28 @@ class Problem:
     def evaluate(self, *, improve: bool) -> tuple[Tensor, list[tuple[Tensor, Tensor | None]]]:
         """The loss, and the points with the curvature of each level (both times the term's weight)."""
         image = self.param(self.stage.size, self.generator)
-        total, parts = image.new_zeros(()), []
-        for group, weight, points, result in self._compare(image, self.terms, improve=improve):
-            weight *= self.balance[group]
+        total, rest, parts = image.new_zeros(()), image.new_zeros(()), []
+        for term, name, weight, points, result in self._compare(image, self.terms, improve=improve):
+            weight *= self.balance[term.group]
             total = total + weight * result.value
+            if not term.is_recent(name):
+                rest = rest + weight * result.value.detach()
             parts.append((points, None if result.curvature is None else weight * result.curvature))
-        return total, parts
+        if self.complete:
+            self.rest = rest
+        return total if self.complete else total + self.rest, parts
 
     def _compare(
         self, image: Tensor, terms: Sequence[ActiveTerm | ActiveAnchor], *, improve: bool
-    ) -> Iterator[tuple[int, float, Tensor, LossValue]]:
-        """What the losses of all levels of the terms say of their points (or coordinates), with group and weight."""
+    ) -> Iterator[tuple[ActiveTerm | ActiveAnchor, str, float, Tensor, LossValue]]:
+        """What the losses of the terms' levels say of their points (or coordinates), with term, level and weight."""
         made: dict[object, dict[str, Tensor]] = {}  # features that several terms look at are extracted once
         for term in terms:
-            levels = term.levels(image, self.stage.scale, self.boundary, self.max_points, self.offset, made)
+            levels = term.levels(
+                image, self.stage.scale, self.boundary, self.max_points, self.offset, made, self.complete
+            )
             for name, (points, share) in levels.items():
-                yield term.group, term.weight * share, points, term.losses[name](points, improve=improve)
+                yield term, name, term.weight * share, points, term.losses[name](points, improve=improve)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The inner states of all losses, by number of the term, level and name."""

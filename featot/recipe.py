@@ -87,6 +87,7 @@ class Recipe:
         masks: Sequence[Tensor] | None = None,
         only: Region | Blend | None = None,
         everywhere: bool = False,
+        detailed: bool = False,
     ) -> list[Term]:
         """A term for each loss of each extractor, with the exemplars as target; all calls share the extractors."""
         terms = []
@@ -104,6 +105,7 @@ class Recipe:
                         masks=masks,
                         only=only,
                         everywhere=everywhere,
+                        detailed=detailed,
                         group=group,
                         share=share,
                     )

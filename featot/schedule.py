@@ -24,6 +24,7 @@ class Quality:
     """A preset: a set of settings that anyone could give one by one.
 
     ``steps``: at the finest level; each coarser one, a quarter of its pixels, takes ``growth`` times as many.
+    ``calm``: what the finest level's second half multiplies Adam's rate by; few steps need all of it.
     ``max_points``, ``starts``: see `featot.match.match`. ``options``: of plugins, by their names.
     """
 
@@ -31,18 +32,20 @@ class Quality:
     growth: float
     max_points: int
     starts: int
+    calm: float = 0.5
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 QUALITIES = {
     "draft": Quality(
-        steps=10,
+        steps=12,
         growth=1.5,
         max_points=8192,
         starts=1,
+        calm=1.0,
         options={"ot": {"targets": 2048}, "sliced": {"directions": 12}},
     ),
-    "standard": Quality(steps=32, growth=1.4, max_points=8192, starts=1),
+    "standard": Quality(steps=36, growth=1.35, max_points=8192, starts=1),
     "high": Quality(
         steps=100,
         growth=1.4,
@@ -81,9 +84,18 @@ def coarse_to_fine(
     rate, stages = _RATES[optimizer], []
     for scale in reversed(range(levels)):
         num_steps = round(steps * quality.growth**scale)
-        averaged = max(1, min(_AVERAGED, 4 * num_steps // 5)) if scale == 0 and optimizer == "adam" else 1
+        adam = optimizer == "adam"
+        finest = scale == 0 and adam
         stages.append(
-            Stage(scale=scale, size=halved_size(size, scale), num_steps=num_steps, rate=rate, averaged=averaged)
+            Stage(
+                scale=scale,
+                size=halved_size(size, scale),
+                num_steps=num_steps,
+                rate=rate,
+                averaged=max(1, min(_AVERAGED, 4 * num_steps // 5)) if finest else 1,
+                calm=quality.calm if finest else 1.0,
+                sparing=adam,
+            )
         )
     return stages
 

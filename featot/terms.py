@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ _COORDINATES = 2**16  # points of the exemplars whose coordinates a sliced loss 
 _PLACED = 3  # halvings for which an exemplar is seen at all places
 _POOLED = 2**20  # points of a level of an exemplar, of all places, if it can be thinned to them
 _TRACE = 1e-3  # of a pixel that is halved: what is less does not count
+_EMPHASIS = {"1/1": 2.0, "1/2": 1.5}  # of a sliced loss at levels where single pixels are seen
 _SLICED_SIDE = 512  # of the window of a larger image that a sliced loss sees at once
 
 
@@ -34,6 +36,7 @@ class Term:
     ``only``: which points of the image are compared (None: all of them).
     ``everywhere``: for an image that may lie anywhere: where it is halved, the exemplars' points are those of all the
     places at which they can be halved, not of one.
+    ``detailed``: shadows on lines count more where single pixels are seen: transport loses fine detail most.
     ``group``: terms of one group are added up by their weights. Groups are balanced: when a stage begins, the
     gradient of each further one is made as long as the first one's; only then it is multiplied by its ``share``.
     """
@@ -46,6 +49,7 @@ class Term:
     masks: Sequence[Float[Tensor, "1 1 _ _"]] | None = None
     only: Region | Blend | None = None
     everywhere: bool = False
+    detailed: bool = False
     group: int = 0
     share: float = 1.0
 
@@ -66,13 +70,14 @@ class ActiveTerm:
         self.weight, self.group, self.generator = term.weight, term.group, generator
         self.extractor, self.loss = term.extractor, term.loss
         self.exemplars, self.masks, self.guide = term.exemplars, term.masks, term.guide
-        self.everywhere = term.everywhere
+        self.everywhere, self.detailed = term.everywhere, term.detailed
         if self.guide is not None and not self.extractor.linear:
             raise UsageError("a guide needs linear features of pixels, such as 'patches' or 'pyramid'")
         kind = getattr(self.loss, "func", self.loss)  # a class, or a partial of one
         self.slices: int = getattr(kind, "slices", 0)
         self.thorough: bool = getattr(kind, "thorough", False)
         self.losses: dict[str, Loss] = {}
+        self.recent: list[set[str]] = []  # the levels made at each of the last two stages that made any
         self.directions: dict[str, Tensor] = {}
         self.units: dict[str, float] = {}
         self.guides: dict[int, Tensor] = {}
@@ -96,6 +101,8 @@ class ActiveTerm:
             )
         names = [name for name in max(clouds, key=len) if name not in self.losses]
         coarser = [self._clouds(times, max_points) for times in self._coarser(scale)] if names else []
+        if names:
+            self.recent = [*self.recent[-1:], set(names)]
         for name in names:
             most = next((clouds for clouds in coarser if any(name in cloud for cloud in clouds)), clouds)
             points = torch.cat([cloud[name] for cloud in most if name in cloud])
@@ -108,9 +115,15 @@ class ActiveTerm:
             if self.slices:
                 channels, dimension = self.exemplars[0].shape[1], points.shape[1]
                 drawn = self.extractor.directions(name, channels, dimension, self.slices, self.generator)
+                if self.detailed:  # a squared cost grows with the square of the length
+                    drawn = drawn * math.sqrt(_EMPHASIS.get(name, 1.0))
                 self.directions[name] = drawn.to(points)
                 points = Measure(points).subset(_COORDINATES, self.generator).points @ self.directions[name].t()
             self.losses[name] = self.loss(Measure(points), self.generator)
+
+    def is_recent(self, name: str) -> bool:
+        """Whether the level is of the last two stages: the image has not come to rest there."""
+        return any(name in names for names in self.recent)
 
     def _coarser(self, scale: int) -> range:
         """How often else the exemplars are halved, to see at more places what a stage compares; most often first."""
@@ -181,13 +194,16 @@ class ActiveTerm:
         max_points: int | None,
         offset: Size,
         made: dict[object, dict[str, Tensor]],
+        complete: bool = True,
     ) -> dict[str, tuple[Tensor, float]]:
         """What the losses compare, of the levels that the exemplars have too, and for what share of all it stands.
 
         ``boundary``: the parametrization's, or "valid" for a torus as a picture; points that are selected, and those
         that see more than there is inside the border, are of the torus even so. ``made``: what is extracted already.
+        ``complete``: or only the levels that are recent.
         """
         whole, channels, selection = image, image.shape[1], self.selection
+        compared = {name: loss for name, loss in self.losses.items() if complete or self.is_recent(name)}
         if selection is not None:
             if selection.rests:
                 return {}
@@ -199,7 +215,7 @@ class ActiveTerm:
         if self.slices:
             if selection is None:
                 image, boundary = _part(image, boundary, self.generator)
-            drawn = {name: loss.draw() for name, loss in self.losses.items()}
+            drawn = {name: loss.draw() for name, loss in compared.items()}
             directions = {
                 name: self.directions[name] if chosen is None else self.directions[name][chosen.to(image.device)]
                 for name, chosen in drawn.items()
@@ -212,15 +228,15 @@ class ActiveTerm:
             if key not in made:
                 made[key] = self.extractor.extract(image, scale=scale, boundary=boundary, max_points=thinned)
             levels = made[key]
-        if not levels.keys() & self.losses.keys():
+        if not levels.keys() & compared.keys():
             if boundary != self.boundary:
-                return self.levels(whole, scale, self.boundary, max_points, offset, made)
+                return self.levels(whole, scale, self.boundary, max_points, offset, made, complete)
             h, w = image.shape[2:]
             raise UsageError(f"an image of {h}x{w} is too small for its features")
         levels = {
             name: points / self.units[name] if self.units else points
             for name, points in levels.items()
-            if name in self.losses
+            if name in compared
         }
         if selection is None:
             return {name: (points, 1.0) for name, points in levels.items()}

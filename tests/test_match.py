@@ -103,15 +103,18 @@ class Pull(Loss):
 
 
 class Improves(Loss):
-    """Keeps the ``improve`` of each call."""
+    """Keeps of each call ``improve``, the number of points and the value."""
 
     def __init__(self, options, target, generator):
         super().__init__(options, target, generator)
-        self.improved = []
+        self.improved, self.counts, self.values = [], [], []
 
     def __call__(self, points, *, improve=True):
+        value = (points - self.target.points.mean(0)).square().sum(1).mean().sqrt()
         self.improved.append(improve)
-        return LossValue((points - self.target.points.mean(0)).square().sum(1).mean().sqrt())
+        self.counts.append(len(points))
+        self.values.append(float(value.detach()))
+        return LossValue(value)
 
 
 class NaNAfter(Loss):
@@ -135,8 +138,8 @@ def _term(exemplar=None, extractor=None, loss=None, weight=1.0):
     )
 
 
-def _stage(size=(16, 16), num_steps=4, rate=0.02, scale=0, settle=0.5, cut=0.25, averaged=1):
-    return Stage(scale=scale, size=size, num_steps=num_steps, rate=rate, settle=settle, cut=cut, averaged=averaged)
+def _stage(size=(16, 16), num_steps=4, rate=0.02, scale=0, **changes):
+    return Stage(scale=scale, size=size, num_steps=num_steps, rate=rate, **changes)
 
 
 def _run(param=None, terms=None, stages=None, *, seed=0, **arguments):
@@ -322,7 +325,8 @@ def test_what_comes_out_is_the_mean_of_the_last_steps(averaged):
     assert not any(torch.equal(one, other) for one, other in itertools.pairwise(seen))
 
 
-def test_adam_moves_by_its_rate_at_every_step():
+@pytest.mark.parametrize(("calm", "last"), [(1.0, 0.03), (0.5, 0.015)])
+def test_adam_moves_by_its_rate_at_every_step(calm, last):
     """Where the gradient never changes its sign."""
     start = torch.full((1, 1, 4, 4), 0.5)
     moves, before = [], start
@@ -334,8 +338,8 @@ def test_adam_moves_by_its_rate_at_every_step():
 
     exemplar = torch.full((1, 1, 8, 8), 1.0)
     term = _term(exemplar, Watched(), functools.partial(Improves, None))
-    _run(Given(start), [term], [_stage(size=(4, 4), num_steps=5, rate=0.03)], callback=callback)
-    assert moves == pytest.approx(5 * [0.03], rel=0.02)
+    _run(Given(start), [term], [_stage(size=(4, 4), num_steps=6, rate=0.03, calm=calm)], callback=callback)
+    assert moves == pytest.approx([*3 * [0.03], *3 * [last]], rel=0.02)
 
 
 # Terms
@@ -378,6 +382,20 @@ def test_levels_keep_their_loss_from_stage_to_stage():
     # The exemplar's valid sides are 32, 15, 6; the levels come into play from the coarsest on.
     assert [len(loss.target) for loss in made] == [3 * 3, 12 * 12, 29 * 29]
     assert [len(loss.improved) for loss in made] == [5 + 3 + 2, 3 + 2, 2]
+
+
+def test_a_sparing_stage_compares_what_has_come_to_rest_at_every_second_step_only():
+    """As torus and as picture, and the loss is that of all levels at every step."""
+    factory, made = _recording(functools.partial(Improves, None))
+    term = _term(extractor=Pyramid(PyramidOptions(size=4, scales=3)), loss=factory)
+    stages = [_stage((32 >> s, 32 >> s), 8, 0.0, s, sparing=True, cut=0) for s in (2, 1, 0)]
+    losses = [record.loss for record in _run(terms=[term], stages=stages).history][-8:]
+    assert [len(loss.improved) for loss in made] == [8 + 8 + 4, 8 + 8, 8]  # the second level is still new
+    assert made[0].counts[-4:] == [8 * 8, 3 * 3, 8 * 8, 3 * 3]
+    (old_torus, old_picture, *_), newer = made[0].values[-4:], made[1:]
+    torus, picture = (sum(loss.values[-8 + step] for loss in newer) for step in (0, 3))
+    expected = [torus + old_torus, picture + old_torus, torus + old_torus, picture + old_picture]
+    assert losses == pytest.approx(2 * expected, rel=1e-5)
 
 
 def test_psi_survives_the_change_of_stage():

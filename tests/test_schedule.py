@@ -58,6 +58,21 @@ def test_only_at_the_finest_level_the_last_steps_are_averaged(steps, averaged):
     assert [stage.averaged for stage in stages] == [*(1 for _ in stages[1:]), averaged]
 
 
+def test_only_adams_finest_level_ends_calmly_and_a_draft_does_not():
+    def calm(quality, **settings):
+        stages = coarse_to_fine((64, 64), (64, 64), quality=find_quality(quality), **settings)
+        return [stage.calm for stage in stages]
+
+    assert calm("standard") == calm("high") == [1, 1, 0.5]
+    assert calm("draft") == calm("standard", optimizer="closed-form") == [1, 1, 1]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs", "closed-form"])
+def test_only_adam_leaves_out_what_has_come_to_rest(optimizer):
+    stages = coarse_to_fine((64, 64), (64, 64), quality=STANDARD, optimizer=optimizer)
+    assert {stage.sparing for stage in stages} == {optimizer == "adam"}
+
+
 def test_closed_form_goes_straight_to_v():
     assert {
         stage.rate for stage in coarse_to_fine((64, 64), (64, 64), quality=STANDARD, optimizer="closed-form")

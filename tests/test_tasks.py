@@ -534,6 +534,24 @@ def test_a_synthesis_is_far_nearer_to_its_exemplar_than_noise_is(name):
     assert score - least < (of_noise - least) / 4
 
 
+def test_weak_grain_between_strong_forms_stays():
+    """Its median strength: that of all detail says little, for edges outweigh it."""
+    generator = torch.Generator().manual_seed(0)
+    y, x = torch.meshgrid(torch.arange(96), torch.arange(96), indexing="ij")
+    exemplar = 0.5 + 0.01 * torch.randn(1, 3, 96, 96, generator=generator)
+    for top, left in (96 * torch.rand(12, 2, generator=generator)).tolist():
+        disc = (y - top) ** 2 + (x - left) ** 2 < 36
+        exemplar = exemplar + 0.3 * disc * torch.rand(1, 3, 1, 1, generator=generator)
+    exemplar = exemplar.clamp(0, 1)
+
+    def grain(image):
+        image = image.mean(1, keepdim=True)
+        return (image - torch.nn.functional.avg_pool2d(image, 3, 1, 1))[..., 2:-2, 2:-2].abs().median()
+
+    strengths = [grain(synthesize(exemplar, seed=seed, device="cpu").image) / grain(exemplar) for seed in (0, 1)]
+    assert 0.9 < sum(strengths) / 2 < 1.1
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 def test_on_a_gpu():

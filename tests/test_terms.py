@@ -13,9 +13,10 @@ from featot.match import match
 from featot.problem import Stage
 from featot.sight import Blend, Region
 from featot.terms import Term
-from featot_plugins.options import PatchesOptions, PyramidOptions
+from featot_plugins.options import PatchesOptions, PyramidOptions, SlicedOptions
 from featot_plugins.patches import Patches
 from featot_plugins.pyramid import Pyramid
+from featot_plugins.sliced import SlicedLoss
 
 
 def _noise(*shape, seed=0):
@@ -422,3 +423,15 @@ def test_a_large_exemplar_is_sampled_for_a_sliced_loss():
     factory, made = _recording(KeepsSlices)
     _run(Term(exemplars=[_noise(1, 1, 260, 260)], extractor=_patches(1), loss=factory))
     assert len(made[0].target) == 2**16
+
+
+@pytest.mark.parametrize(("detailed", "weights"), [(False, [1, 1, 1]), (True, [2, 1.5, 1])])
+def test_the_finest_levels_lines_count_more(detailed, weights):
+    loss = functools.partial(SlicedLoss, SlicedOptions())
+    extractor = Pyramid(PyramidOptions(size=4, scales=3))
+    term = Term(exemplars=[_noise(1, 1, 48, 48)], extractor=extractor, loss=loss, detailed=detailed)
+    active = term.activate(torch.Generator().manual_seed(0))
+    active.enter(0, "periodic")
+    for directions, weight in zip(active.directions.values(), weights, strict=True):
+        lengths = directions.square().sum(1)
+        torch.testing.assert_close(lengths, torch.full_like(lengths, 16 * weight))
