@@ -181,7 +181,7 @@ class _Run:
             update, mean = UPDATES[self.optimizer](self.param, problem), Mean(self.param.parameters())
             for step in range(stage.num_steps):
                 problem.move(step)
-                loss = update(stage.rate * (stage.calm if problem.settled(step) else 1.0))
+                loss = update(stage.rate_at(step))
                 if not math.isfinite(loss):
                     raise FeatotError(f"the loss became {loss} at step {len(self.history)}; try a smaller rate")
                 seconds = time.perf_counter() - self.begin

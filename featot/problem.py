@@ -46,6 +46,14 @@ class Stage:
     sparing: bool = False
     cut: float = 0.25
 
+    def settled(self, step: int) -> bool:
+        """Whether the grid of thinned points stands still from this step on."""
+        return step >= self.settle * self.num_steps
+
+    def rate_at(self, step: int) -> float:
+        """The optimiser's step there."""
+        return self.rate * self.calm if self.settled(step) else self.rate
+
 
 class Problem:
     """The loss as a function of the parameters, at the present stage."""
@@ -63,7 +71,7 @@ class Problem:
         self.terms = [term.activate(generator) for term in terms]
         self.shares = {term.group: term.share for term in terms}
         self.balance = dict(self.shares)
-        self.rest: float | Tensor = 0.0  # what the levels that are not always compared last added to the loss
+        self.carried: float | Tensor = 0.0  # what the levels that are not always compared last added to the loss
         self.stage: Stage
         self._rest()
 
@@ -155,7 +163,7 @@ class Problem:
         """
         h, w = self.stage.size
         thinned = self.max_points is not None and h * w > self.max_points
-        rests = not thinned or self.settled(step)
+        rests = not thinned or self.stage.settled(step)
         self.complete = not self.stage.sparing or step % 4 in (0, 3)
         cut = rests and step >= self.stage.cut * self.stage.num_steps and step % 2
         self.boundary = "valid" if cut else self.param.boundary
@@ -163,10 +171,6 @@ class Problem:
             self.offset = (0, 0)
             return
         self.shake()
-
-    def settled(self, step: int) -> bool:
-        """Whether the grid of thinned points stands still from this step on."""
-        return step >= self.stage.settle * self.stage.num_steps
 
     def shake(self) -> None:
         """Moves the image at random."""
@@ -178,16 +182,18 @@ class Problem:
     def evaluate(self, *, improve: bool) -> tuple[Tensor, list[tuple[Tensor, Tensor | None]]]:
         """The loss, and the points with the curvature of each level (both times the term's weight)."""
         image = self.param(self.stage.size, self.generator)
-        total, rest, parts = image.new_zeros(()), image.new_zeros(()), []
+        total, carried, parts = image.new_zeros(()), image.new_zeros(()), []
         for term, name, weight, points, result in self._compare(image, self.terms, improve=improve):
             weight *= self.balance[term.group]
             total = total + weight * result.value
             if not term.is_recent(name):
-                rest = rest + weight * result.value.detach()
+                carried = carried + weight * result.value.detach()
             parts.append((points, None if result.curvature is None else weight * result.curvature))
         if self.complete:
-            self.rest = rest
-        return total if self.complete else total + self.rest, parts
+            self.carried = carried
+        else:
+            total = total + self.carried
+        return total, parts
 
     def _compare(
         self, image: Tensor, terms: Sequence[ActiveTerm | ActiveAnchor], *, improve: bool

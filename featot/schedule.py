@@ -81,10 +81,9 @@ def coarse_to_fine(
     steps = (_SINGLE_LEVEL_STEPS if levels == 1 else quality.steps) if steps is None else steps
     if optimizer not in _RATES:
         raise unknown_name("optimizer", optimizer, _RATES)
-    rate, stages = _RATES[optimizer], []
+    rate, adam, stages = _RATES[optimizer], optimizer == "adam", []
     for scale in reversed(range(levels)):
         num_steps = round(steps * quality.growth**scale)
-        adam = optimizer == "adam"
         finest = scale == 0 and adam
         stages.append(
             Stage(
