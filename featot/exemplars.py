@@ -50,6 +50,7 @@ class Sources:
             raise UsageError("expected at least one exemplar")
         found = [_with_format(exemplar, self.alpha) for exemplar in self.exemplars]
         exemplars, format = _together(found)
+        exemplars, grey = _reduced(exemplars, alpha=format is not None and format.alpha)
         size = (exemplars[0].shape[2], exemplars[0].shape[3])
         if (self.guide is None) != (self.exemplar_guide is None):
             names = ("a guide", "exemplar guide") if self.exemplar_guide is None else ("an exemplar guide", "guide")
@@ -76,7 +77,13 @@ class Sources:
         for name, image in extras.items():
             record[name] = None if image is None else describe(getattr(self, name), image)
         return Pictures(
-            exemplars=exemplars, mask=mask, guide=guide, exemplar_guide=exemplar_guide, record=record, format=format
+            exemplars=exemplars,
+            mask=mask,
+            guide=guide,
+            exemplar_guide=exemplar_guide,
+            record=record,
+            format=format,
+            grey=grey,
         )
 
 
@@ -84,7 +91,8 @@ class Sources:
 class Pictures:
     """The pixels of `Sources`: exemplars ``(1, c, h, w)``; ``record``: where they came from, for the sidecar.
 
-    ``format``: of the first exemplar's file, for the result's (None: it was no file).
+    ``format``: of the first exemplar's file, for the result's (None: it was no file). ``grey``: they were given in
+    colour without any, and have one channel in place of three.
     """
 
     exemplars: list[Float[Tensor, "1 _ _ _"]]
@@ -93,10 +101,15 @@ class Pictures:
     exemplar_guide: Float[Tensor, "1 _ _ _"] | None
     record: dict[str, Any] = field(repr=False)
     format: Format | None = None
+    grey: bool = False
+
+    def as_given(self, image: Float[Tensor, "1 _ h w"]) -> Float[Tensor, "1 _ h w"]:
+        """A result with as many channels as the exemplars were given with."""
+        return torch.cat([image[:, :1].expand(-1, 3, -1, -1), image[:, 1:]], dim=1) if self.grey else image
 
     @property
     def channels(self) -> int:
-        """Of every exemplar, and so of the result."""
+        """Of every exemplar, and of the result as long as it is compared with them."""
         return self.exemplars[0].shape[1]
 
     @property
@@ -181,6 +194,15 @@ def _together(found: Sequence[tuple[Tensor, Format | None]]) -> tuple[list[Tenso
         alike.append(torch.cat([color, opacity], dim=1) if alpha else color)
     first = found[0][1]
     return alike, first and replace(first, low=low, range=span, alpha=alpha)
+
+
+def _reduced(images: Sequence[Tensor], *, alpha: bool) -> tuple[list[Tensor], bool]:
+    """One channel in place of three that are alike in all images, and whether they are.
+
+    Greyscale is often kept so. Compared as colour its patches would be small, and what is made would have tints.
+    """
+    grey = all(image.shape[1] == 3 + alpha and bool((image[:, :1] == image[:, 1:3]).all()) for image in images)
+    return [torch.cat([image[:, :1], image[:, 3:]], dim=1) if grey else image for image in images], grey
 
 
 def _rescaled(image: Tensor, format: Format, low: float, span: float) -> Tensor:

@@ -32,6 +32,9 @@ class _Beside(Parametrization):
     def parameters(self) -> list[Tensor]:
         return self.inner.parameters()
 
+    def confine(self) -> None:
+        self.inner.confine()
+
     def __call__(self, size: Size, generator: torch.Generator) -> Float[Tensor, "1 c h w"]:
         return self.inner(size, generator)
 

@@ -127,6 +127,9 @@ class Parametrization(ABC):
     def parameters(self) -> list[Tensor]:
         """The leaf tensors to optimise. `resize` may replace them."""
 
+    def confine(self) -> None:  # noqa: B027 - most parametrizations have no range
+        """Brings parameters that a step has led out of their range back into it. Not all have one."""
+
     @abstractmethod
     def __call__(self, size: Size, generator: torch.Generator) -> Float[Tensor, "b c h w"]:
         """The image, differentiable in `parameters`."""

@@ -182,6 +182,7 @@ class _Run:
             for step in range(stage.num_steps):
                 problem.move(step)
                 loss = update(stage.rate_at(step))
+                self.param.confine()
                 if not math.isfinite(loss):
                     raise FeatotError(f"the loss became {loss} at step {len(self.history)}; try a smaller rate")
                 seconds = time.perf_counter() - self.begin

@@ -297,5 +297,9 @@ class Run:
             "history": [dataclasses.asdict(line) for line in history],
         }
         return Synthesis(
-            image=image.cpu(), history=history, interrupted=interrupted, record=record, format=pictures.format
+            image=pictures.as_given(image.cpu()),
+            history=history,
+            interrupted=interrupted,
+            record=record,
+            format=pictures.format,
         )

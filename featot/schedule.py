@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
 
 from featot.errors import UsageError, unknown_name
 from featot.interfaces import Size
 from featot.match import OptimizerName
 from featot.problem import Stage
-from featot.resample import halved_size, halvings
+from featot.resample import halve, halved_size, halvings
 
 _SMALLEST_SIDE = 12  # pixels of exemplar and image at the coarsest level, where none are asked for
 _SINGLE_LEVEL_STEPS = 500  # the paper's, at its one level
 # The optimiser's step: of Adam in pixel values, of the closed form λ (straight to v); L-BFGS finds its own.
 _RATES: dict[str, float] = {"adam": 0.03, "closed-form": 1.0, "lbfgs": 1.0}
+_OF_SPREAD, _OF_DETAIL = 0.3, 0.63  # of what pixels have to travel, Adam's step
+_LEAST_RATE = 0.25 / 255  # a quarter of what eight bits can tell
+_AROUND = 3  # pixels a side, whose mean is no detail
 _AVERAGED = 10  # of Adam's last steps at the finest level: fewer leave noise, more blur
 
 
@@ -24,7 +31,8 @@ class Quality:
     """A preset: a set of settings that anyone could give one by one.
 
     ``steps``: at the finest level; each coarser one, a quarter of its pixels, takes ``growth`` times as many.
-    ``calm``: what the finest level's second half multiplies Adam's rate by; few steps need all of it.
+    ``finest``: what the finest level multiplies Adam's rate by where it goes by the exemplar (see `paced`), for what
+    its steps scatter stays; ``calm``: what its second half multiplies it by besides. Few steps need all of it.
     ``max_points``, ``starts``: see `featot.match.match`. ``options``: of plugins, by their names.
     """
 
@@ -32,6 +40,7 @@ class Quality:
     growth: float
     max_points: int
     starts: int
+    finest: float = 2 / 3
     calm: float = 0.5
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -42,6 +51,7 @@ QUALITIES = {
         growth=1.5,
         max_points=8192,
         starts=1,
+        finest=0.8,
         calm=1.0,
         options={"ot": {"targets": 2048}, "sliced": {"directions": 12}},
     ),
@@ -97,6 +107,38 @@ def coarse_to_fine(
             )
         )
     return stages
+
+
+def paced(stages: Sequence[Stage], exemplars: Sequence[Float[Tensor, "1 c _ _"]], finest: float = 1.0) -> list[Stage]:
+    """Adam's stages for pixels, each with a rate that is a share of what pixels have to travel at its resolution.
+
+    That is the spread of the exemplars' colours there, or their detail where that is more: what differs from the mean
+    of 3×3 pixels, as large as it is where there is much (E d² / E |d|: dots on black have little on average). So a
+    faded exemplar gives the same image, as faded. The step's direction does not tell how far to go: with one rate for
+    all, weak grain drowned in the noise of the steps, and strong detail was not reached.
+    ``finest``: multiplies the rate of scale 0.
+    """
+    halved, scale, found = list(exemplars), 0, []
+    for stage in reversed(stages):
+        while scale < stage.scale:
+            halved, scale = [halve(image, "valid") for image in halved], scale + 1
+        rates = [max(_OF_SPREAD * _spread(image), _OF_DETAIL * _detail(image), _LEAST_RATE) for image in halved]
+        share = finest if stage.scale == 0 else 1.0
+        found.append(replace(stage, rate=share * sum(rates) / len(rates)))
+    return found[::-1]
+
+
+def _spread(image: Tensor) -> float:
+    """The standard deviation, the mean over the channels."""
+    return float(image.std((2, 3), unbiased=False).mean())
+
+
+def _detail(image: Tensor) -> float:
+    if min(image.shape[2:]) < _AROUND:
+        return 0.0
+    inner = image[:, :, 1:-1, 1:-1] - F.avg_pool2d(image, _AROUND, 1)
+    typical = float(inner.abs().mean())
+    return float(inner.square().mean()) / typical if typical > 0 else 0.0
 
 
 def count_levels(size: Size, exemplar_size: Size) -> int:

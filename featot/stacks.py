@@ -116,8 +116,8 @@ def synthesize_stack(
     for name in vectors:
         if read[name].channels != 3:
             raise UsageError(f"expected three channels in the map of normals {name!r}, got {read[name].channels}")
-    most = max((weights or {}).get(name, 1.0) for name in maps)
-    factors = {name: ((weights or {}).get(name, 1.0) / most) ** 0.5 for name in maps}
+    counts = {name: (weights or {}).get(name, 1.0) * (3 if pictures.grey else 1) for name, pictures in read.items()}
+    factors = {name: (count / max(counts.values())) ** 0.5 for name, count in counts.items()}
     parts = {
         name: factors[name] * (_to_linear(pictures.exemplars[0]) if name in linear else pictures.exemplars[0])
         for name, pictures in read.items()
@@ -130,7 +130,7 @@ def synthesize_stack(
         image = (image / factors[name]).clamp(0, 1)
         if name in linear:
             image = _to_srgb(image)
-        made[name] = image
+        made[name] = read[name].as_given(image)
     formats = {name: pictures.format for name, pictures in read.items()}
     for name in vectors:
         made[name], formats[name] = _unit(made[name], formats[name])

@@ -8,6 +8,7 @@ import torch
 
 from featot.errors import UsageError
 from featot.exemplars import AUGMENTATIONS, Sources, check_augment
+from featot.formats import Format
 from featot.images import write_image
 from featot.provenance import fingerprint
 from featot.tasks import synthesize
@@ -54,6 +55,37 @@ def test_a_grey_exemplar_among_coloured_ones_counts_as_grey_colour():
     assert all(torch.equal(pictures.exemplars[0][0, channel], grey[0]) for channel in range(3))
     assert _quick([grey, colored]).image.shape == (1, 3, 20, 24)
     assert torch.equal(_quick([grey, colored]).image, _quick([grey.expand(3, -1, -1), colored]).image)
+
+
+def test_grey_kept_as_colour_is_compared_as_grey_and_comes_back_as_it_was_given(tmp_path):
+    """With 7×7 patches, and without the tints that three free channels would get."""
+    grey = _noise(1, 24, 20)
+    colour = grey.expand(3, -1, -1)
+    pictures = Sources(exemplars=[colour]).read()
+    assert (pictures.channels, pictures.grey) == (1, True)
+    made = _quick(colour)
+    assert torch.equal(made.image, _quick(grey).image.expand(-1, 3, -1, -1))
+    assert made.record["exemplar"]["shape"] == [1, 3, 24, 20]
+    write_image(colour, tmp_path / "grey.png")
+    assert _quick(tmp_path / "grey.png").image.shape == (1, 3, 20, 24)
+
+
+def test_grey_kept_as_colour_with_alpha(tmp_path):
+    grey = _noise(2, 24, 20)  # with its alpha
+    write_image(grey[[0, 0, 0, 1]], tmp_path / "a.png", Format(alpha=True))
+    made = _quick(tmp_path / "a.png", alpha="keep").image
+    assert made.shape == (1, 4, 20, 24)
+    assert torch.equal(made[:, :1].expand(-1, 3, -1, -1), made[:, :3])
+    assert not torch.equal(made[:, 0], made[:, 3])
+
+
+def test_one_tinted_pixel_is_colour():
+    tinted = _noise(1, 24, 20).repeat(3, 1, 1)
+    tinted[2, 5, 7] += 1e-3
+    grey = _noise(1, 24, 20).expand(3, -1, -1)
+    assert Sources(exemplars=[tinted]).read().channels == 3
+    assert Sources(exemplars=[grey, tinted]).read().channels == 3
+    assert Sources(exemplars=[grey, grey.flip(2)]).read().channels == 1
 
 
 def test_one_exemplar_in_a_list_is_that_exemplar():

@@ -164,6 +164,12 @@ def test_a_hole_at_the_border_and_grey_images():
     assert float((made - image).square().mean().sqrt()) < 0.05
 
 
+def test_grey_kept_as_colour_is_filled_without_tints():
+    image, hole = _stripes()[:1].expand(3, -1, -1), _hole(rows=(0, 20), columns=(50, 64))
+    made = inpaint(image, hole, steps=4).image
+    assert torch.equal(made, inpaint(image[:1], hole, steps=4).image.expand(-1, 3, -1, -1))
+
+
 def test_the_same_seed_gives_the_same_image_and_another_another():
     image, mask = _noise(3, 48, 48), _hole(48, 48)
     first, again, other = (inpaint(image, mask, seed=seed, **QUICK).image for seed in (3, 3, 4))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from featot.errors import UsageError
 from featot.resample import halve, halved_size
-from featot.schedule import QUALITIES, coarse_to_fine, count_levels, find_quality
+from featot.schedule import QUALITIES, coarse_to_fine, count_levels, find_quality, paced
 
 STANDARD = find_quality("standard")
 
@@ -104,3 +106,63 @@ def test_the_coarsest_exemplar_has_12_pixels_a_side_and_one_level_more_would_not
     for _ in range(count_levels((1024, 1024), (side, side)) - 1):
         exemplar = halve(exemplar, "valid")
     assert min(exemplar.shape[2:]) >= 12 > min(halve(exemplar, "valid").shape[2:])
+
+
+# Rates by what pixels have to travel
+
+
+def _rates(*exemplars, levels=3):
+    size = (exemplars[0].shape[2], exemplars[0].shape[3])
+    return [stage.rate for stage in paced(coarse_to_fine(size, size, quality=STANDARD, levels=levels), exemplars)]
+
+
+def _pixels(*shape, seed=0):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_faded_exemplar_has_rates_as_faded():
+    exemplar = _pixels(1, 3, 48, 40)
+    assert _rates(0.5 + 0.2 * (exemplar - 0.5)) == pytest.approx([0.2 * rate for rate in _rates(exemplar)], rel=1e-4)
+
+
+def test_each_level_goes_by_the_exemplar_at_its_resolution():
+    exemplar = _pixels(1, 3, 48, 40)
+    coarser = halve(exemplar, "valid")
+    rates = _rates(exemplar)
+    assert rates[1] == pytest.approx(_rates(coarser, levels=1)[0])
+    assert rates[0] == pytest.approx(_rates(halve(coarser, "valid"), levels=1)[0])
+    assert rates == sorted(rates)  # halving noise takes its contrast away
+
+
+def test_what_is_smooth_goes_by_its_spread_and_what_is_sparse_by_its_detail():
+    smooth = torch.linspace(0, 1, 40).expand(1, 1, 40, 40)
+    assert _rates(smooth, levels=1) == pytest.approx([0.3 * float(smooth.std())], rel=0.02)
+    sparse = torch.zeros(1, 1, 40, 40)
+    sparse[0, 0, 4::8, 4::8] = 1
+    # of one white pixel 8/9, of the eight around it 1/9: the sum of their squares over that of them
+    assert _rates(sparse, levels=1) == pytest.approx([0.63 * (72 / 81) / (16 / 9)], rel=0.02)
+
+
+def test_several_exemplars_have_the_mean_rate_and_a_constant_one_hardly_any():
+    one, other = _pixels(1, 3, 48, 40), 0.1 * _pixels(1, 3, 40, 48, seed=1)
+    pairs = zip(_rates(one), _rates(other), strict=True)
+    assert _rates(one, other) == pytest.approx([sum(pair) / 2 for pair in pairs])
+    assert 0 < max(_rates(torch.full((1, 3, 48, 40), 0.3))) < 1 / 255
+
+
+def test_the_finest_level_of_more_than_a_draft_goes_more_slowly():
+    exemplar = _pixels(1, 3, 48, 48)
+    stages = coarse_to_fine((48, 48), (48, 48), quality=STANDARD)
+    *coarser, last = (stage.rate for stage in paced(stages, [exemplar], finest=0.5))
+    *alike, whole = (stage.rate for stage in paced(stages, [exemplar]))
+    assert coarser == alike
+    assert last == pytest.approx(whole / 2)
+    assert [quality.finest < 1 for quality in QUALITIES.values()] == [False, True, True]
+
+
+def test_pacing_changes_only_the_rates():
+    stages = coarse_to_fine((64, 64), (64, 64), quality=STANDARD)
+    made = paced(stages, [_pixels(1, 3, 64, 64)])
+    assert [dataclasses.replace(stage, rate=0.0) for stage in made] == [
+        dataclasses.replace(stage, rate=0.0) for stage in stages
+    ]

@@ -79,6 +79,15 @@ def test_a_weight_scales_the_squared_differences_of_a_map(pebbles):
     assert float(normal.max()) > 0.45
 
 
+def test_a_grey_map_kept_as_colour_counts_as_three_channels_and_comes_back_as_such(pebbles):
+    as_colour = {**pebbles, "roughness": pebbles["roughness"].expand(3, -1, -1)}
+    result = synthesize_stack(as_colour, **QUICK)
+    assert result.joint.image.shape[1] == 3 + 3 + 1
+    assert result.maps["roughness"].shape == (1, 3, 64, 64)
+    weighted = synthesize_stack(pebbles, weights={"roughness": 3.0}, **QUICK)
+    assert torch.equal(result.maps["albedo"], weighted.maps["albedo"])
+
+
 def test_linear_light_averages_as_light():
     """With the closed form a pixel is a mean of patches: of black and white in linear light that is brighter."""
     stripes = torch.zeros(3, 24, 24)

@@ -41,6 +41,10 @@ class Image(Parametrization):
     def parameters(self) -> list[Tensor]:
         return [self.pixels]
 
+    def confine(self) -> None:
+        with torch.no_grad():
+            self.pixels.clamp_(0, 1)
+
     def __call__(self, size: Size, generator: torch.Generator) -> Float[Tensor, "1 c h w"]:
         return self.pixels
 

@@ -108,3 +108,11 @@ def test_halving_leads_back_from_a_resize():
         param.parameters()[0].copy_(wave)
     param.resize((32, 32))
     torch.testing.assert_close(halve(_image(param, (32, 32)), "periodic")[0, 0], wave, atol=0.1, rtol=0)
+
+
+def test_confined_to_black_and_white():
+    param = _started(_colors(1, 1, 20, 20), (4, 5))
+    param.assign(torch.tensor([-0.5, 0.0, 0.25, 1.0, 1.5]).expand(1, 1, 4, 5))
+    param.confine()
+    assert torch.equal(_image(param, (4, 5)), torch.tensor([0.0, 0.0, 0.25, 1.0, 1.0]).expand(1, 1, 4, 5))
+    assert param.parameters()[0].is_leaf
