@@ -44,13 +44,18 @@ class Sources:
     def __post_init__(self) -> None:
         check_alpha(self.alpha)
 
-    def read(self) -> Pictures:
-        """Raises `featot.UsageError` where they cannot be read or do not go together."""
+    def read(self, *, as_given: bool = False) -> Pictures:
+        """What they hold; ``as_given``: with three channels even where these are alike, and one would do.
+
+        Raises `featot.UsageError` where they cannot be read or do not go together.
+        """
         if not self.exemplars:
             raise UsageError("expected at least one exemplar")
         found = [_with_format(exemplar, self.alpha) for exemplar in self.exemplars]
         exemplars, format = _together(found)
-        exemplars, grey = _reduced(exemplars, alpha=format is not None and format.alpha)
+        grey = False
+        if not as_given:
+            exemplars, grey = reduced(exemplars, alpha=format is not None and format.alpha)
         size = (exemplars[0].shape[2], exemplars[0].shape[3])
         if (self.guide is None) != (self.exemplar_guide is None):
             names = ("a guide", "exemplar guide") if self.exemplar_guide is None else ("an exemplar guide", "guide")
@@ -196,7 +201,7 @@ def _together(found: Sequence[tuple[Tensor, Format | None]]) -> tuple[list[Tenso
     return alike, first and replace(first, low=low, range=span, alpha=alpha)
 
 
-def _reduced(images: Sequence[Tensor], *, alpha: bool) -> tuple[list[Tensor], bool]:
+def reduced(images: Sequence[Tensor], *, alpha: bool) -> tuple[list[Tensor], bool]:
     """One channel in place of three that are alike in all images, and whether they are.
 
     Greyscale is often kept so. Compared as colour its patches would be small, and what is made would have tints.

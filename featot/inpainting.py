@@ -15,7 +15,7 @@ from torch import Tensor
 
 from featot.device import check_memory
 from featot.errors import UsageError
-from featot.exemplars import Picture, Pictures, Sources, describe, pixels
+from featot.exemplars import Picture, Pictures, Sources, describe, pixels, reduced
 from featot.given import Filled
 from featot.match import Callback, Match
 from featot.plugins import Registry
@@ -90,9 +90,11 @@ def _read(image: Picture, mask: Picture | None, invert: bool, grow: int) -> tupl
         if not transparent:
             raise UsageError("what is to be filled? Expected a mask, white there, or an image transparent there")
         marked = found[:, -1:] < 1
+        exemplars, grey = reduced([found[:, :-1]], alpha=False)
         pictures = dataclasses.replace(
             pictures,
-            exemplars=[found[:, :-1]],
+            exemplars=exemplars,
+            grey=grey or pictures.grey,
             format=pictures.format and dataclasses.replace(pictures.format, alpha=False),
         )
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -92,6 +93,9 @@ def _each(
         param = run.recipe.parametrization()
         stages = run.stages(torus, pictures.smallest, levels if param.resizable else 1)
         alone = weight_map is None and sum(weight > 0 for weight in weights) == 1  # then it is a plain synthesis
+        if alone:
+            one = [image for image, weight in zip(pictures.exemplars, weights, strict=True) if weight > 0]
+            stages = run.paced(param, stages, dataclasses.replace(pictures, exemplars=one))
         terms = [
             term
             for variants, weight, blend in zip(exemplar_sets, weights, blends, strict=True)

@@ -29,7 +29,7 @@ from featot.plugins import Registry, load_registry
 from featot.problem import Stage
 from featot.recipe import KINDS, Recipe
 from featot.resample import wrapped_axes
-from featot.schedule import check_levels, coarse_to_fine, count_levels, find_quality
+from featot.schedule import check_levels, coarse_to_fine, count_levels, find_quality, paced
 from featot.terms import Term
 
 DEFAULT_LOSS = {"adam": "ot+sliced", "lbfgs": "ot+sliced", "closed-form": "ot"}  # by optimizer
@@ -220,6 +220,13 @@ class Run:
             steps=self.settings.steps,
             optimizer=self.settings.optimizer,
         )
+
+    def paced(self, param: Parametrization, stages: Sequence[Stage], pictures: Pictures) -> list[Stage]:
+        """The stages with steps that go by the exemplars, where Adam moves pixels."""
+        if not (param.linear and self.settings.optimizer == "adam"):
+            return list(stages)
+        with memory_errors(stages[-1].size):
+            return paced(stages, pictures.exemplars, pictures.mask, self.quality.finest)
 
     def match(
         self,

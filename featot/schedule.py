@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -23,6 +24,7 @@ _RATES: dict[str, float] = {"adam": 0.03, "closed-form": 1.0, "lbfgs": 1.0}
 _OF_SPREAD, _OF_DETAIL = 0.3, 0.63  # of what pixels have to travel, Adam's step
 _LEAST_RATE = 0.25 / 255  # a quarter of what eight bits can tell
 _AROUND = 3  # pixels a side, whose mean is no detail
+_WHOLE = 1 - 1e-3  # of a pixel that is halved: what is less does not count
 _AVERAGED = 10  # of Adam's last steps at the finest level: fewer leave noise, more blur
 
 
@@ -109,36 +111,46 @@ def coarse_to_fine(
     return stages
 
 
-def paced(stages: Sequence[Stage], exemplars: Sequence[Float[Tensor, "1 c _ _"]], finest: float = 1.0) -> list[Stage]:
+def paced(
+    stages: Sequence[Stage],
+    exemplars: Sequence[Float[Tensor, "1 c _ _"]],
+    mask: Float[Tensor, "1 1 _ _"] | None = None,
+    finest: float = 1.0,
+) -> list[Stage]:
     """Adam's stages for pixels, each with a rate that is a share of what pixels have to travel at its resolution.
 
     That is the spread of the exemplars' colours there, or their detail where that is more: what differs from the mean
     of 3×3 pixels, as large as it is where there is much (E d² / E |d|: dots on black have little on average). So a
     faded exemplar gives the same image, as faded. The step's direction does not tell how far to go: with one rate for
     all, weak grain drowned in the noise of the steps, and strong detail was not reached.
-    ``finest``: multiplies the rate of scale 0.
+    ``mask``: of the one exemplar, 1 where it counts. ``finest``: multiplies the rate of scale 0.
     """
-    halved, scale, found = list(exemplars), 0, []
+    allowed = [torch.ones_like(image[:, :1]) for image in exemplars] if mask is None else [mask.to(exemplars[0])]
+    pairs, scale, found = list(zip(exemplars, allowed, strict=True)), 0, []
     for stage in reversed(stages):
         while scale < stage.scale:
-            halved, scale = [halve(image, "valid") for image in halved], scale + 1
-        rates = [max(_OF_SPREAD * _spread(image), _OF_DETAIL * _detail(image), _LEAST_RATE) for image in halved]
-        share = finest if stage.scale == 0 else 1.0
-        found.append(replace(stage, rate=share * sum(rates) / len(rates)))
+            pairs, scale = [(halve(image, "valid"), halve(seen, "valid")) for image, seen in pairs], scale + 1
+        counted = [(image, (seen > _WHOLE).to(seen)) for image, seen in pairs]
+        rate = max(_OF_SPREAD * _spread(counted), _OF_DETAIL * _detail(counted), _LEAST_RATE)
+        found.append(replace(stage, rate=rate * (finest if stage.scale == 0 else 1.0)))
     return found[::-1]
 
 
-def _spread(image: Tensor) -> float:
-    """The standard deviation, the mean over the channels."""
-    return float(image.std((2, 3), unbiased=False).mean())
+def _spread(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
+    """The standard deviation of the pixels that count, of all images: the mean over the channels."""
+    pixels = torch.cat([image.flatten(2)[0][:, seen.flatten() > 0] for image, seen in pairs], dim=1)
+    return float(pixels.std(1, unbiased=False).mean()) if pixels.shape[1] else 0.0
 
 
-def _detail(image: Tensor) -> float:
-    if min(image.shape[2:]) < _AROUND:
-        return 0.0
-    inner = image[:, :, 1:-1, 1:-1] - F.avg_pool2d(image, _AROUND, 1)
-    typical = float(inner.abs().mean())
-    return float(inner.square().mean()) / typical if typical > 0 else 0.0
+def _detail(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
+    """E d² / E |d| over the pixels whose surroundings count."""
+    squares = lengths = 0.0
+    for image, seen in pairs:
+        if min(image.shape[2:]) >= _AROUND:
+            inner = image[:, :, 1:-1, 1:-1] - F.avg_pool2d(image, _AROUND, 1)
+            inner = inner * -F.max_pool2d(-seen, _AROUND, 1)
+            squares, lengths = squares + float(inner.square().sum()), lengths + float(inner.abs().sum())
+    return squares / lengths if lengths > 0 else 0.0
 
 
 def count_levels(size: Size, exemplar_size: Size) -> int:

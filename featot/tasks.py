@@ -17,7 +17,6 @@ from featot.interfaces import Size
 from featot.match import Callback
 from featot.plugins import Registry
 from featot.runs import Run, Synthesis, SynthesisSettings
-from featot.schedule import paced
 
 
 def synthesize(
@@ -77,8 +76,7 @@ def synthesize_each(
         settings = given if seed is None else dataclasses.replace(given, seed=seed)
         param = run.recipe.parametrization()
         stages = run.stages(torus, pictures.smallest, levels if param.resizable else 1)
-        if param.linear and given.optimizer == "adam":
-            stages = paced(stages, pictures.exemplars, run.quality.finest)
+        stages = run.paced(param, stages, pictures)
         terms = run.recipe.terms(images, guide=guide, masks=masks, detailed=True)
         found = run.match(param, terms, stages, seed=settings.seed, callback=callback)
         image = found.image[:, :, : size[0], : size[1]]

@@ -92,7 +92,7 @@ class Training:
         if not isinstance(param, Generator):
             raise UsageError(f"parametrization {settings.param!r} cannot be trained; expected one such as 'texnet'")
         self.generator = param
-        pictures = sources.read()
+        pictures = sources.read(as_given=True)
         self.pictures = pictures.record
         self.device = find_device(settings.device)
         coarser = 0 if settings.conditional else param.coarser
