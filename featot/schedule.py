@@ -16,6 +16,7 @@ from featot.interfaces import Size
 from featot.match import OptimizerName
 from featot.problem import Stage
 from featot.resample import halve, halved_size, halvings
+from featot.terms import TRACE
 
 _SMALLEST_SIDE = 12  # pixels of exemplar and image at the coarsest level, where none are asked for
 _SINGLE_LEVEL_STEPS = 500  # the paper's, at its one level
@@ -24,7 +25,6 @@ _RATES: dict[str, float] = {"adam": 0.03, "closed-form": 1.0, "lbfgs": 1.0}
 _OF_SPREAD, _OF_DETAIL = 0.3, 0.63  # of what pixels have to travel, Adam's step
 _LEAST_RATE = 0.25 / 255  # a quarter of what eight bits can tell
 _AROUND = 3  # pixels a side, whose mean is no detail
-_WHOLE = 1 - 1e-3  # of a pixel that is halved: what is less does not count
 _AVERAGED = 10  # of Adam's last steps at the finest level: fewer leave noise, more blur
 
 
@@ -121,8 +121,8 @@ def paced(
 
     That is the spread of the exemplars' colours there, or their detail where that is more: what differs from the mean
     of 3×3 pixels, as large as it is where there is much (E d² / E |d|: dots on black have little on average). So a
-    faded exemplar gives the same image, as faded. The step's direction does not tell how far to go: with one rate for
-    all, weak grain drowned in the noise of the steps, and strong detail was not reached.
+    faded exemplar has steps as faded. Adam's do not tell how far to go: with one rate for all, weak grain drowned in
+    the noise of the steps, and strong detail was not reached.
     ``mask``: of the one exemplar, 1 where it counts. ``finest``: multiplies the rate of scale 0.
     """
     allowed = [torch.ones_like(image[:, :1]) for image in exemplars] if mask is None else [mask.to(exemplars[0])]
@@ -130,7 +130,7 @@ def paced(
     for stage in reversed(stages):
         while scale < stage.scale:
             pairs, scale = [(halve(image, "valid"), halve(seen, "valid")) for image, seen in pairs], scale + 1
-        counted = [(image, (seen > _WHOLE).to(seen)) for image, seen in pairs]
+        counted = [(image, (1 - seen < TRACE).to(seen)) for image, seen in pairs]
         rate = max(_OF_SPREAD * _spread(counted), _OF_DETAIL * _detail(counted), _LEAST_RATE)
         found.append(replace(stage, rate=rate * (finest if stage.scale == 0 else 1.0)))
     return found[::-1]

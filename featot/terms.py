@@ -22,7 +22,7 @@ LossFactory = Callable[[Measure, torch.Generator], Loss]
 _COORDINATES = 2**16  # points of the exemplars whose coordinates a sliced loss keeps
 _PLACED = 3  # halvings for which an exemplar is seen at all places
 _POOLED = 2**20  # points of a level of an exemplar, of all places, if it can be thinned to them
-_TRACE = 1e-3  # of a pixel that is halved: what is less does not count
+TRACE = 1e-3  # of a pixel that is halved: what is less does not count
 _EMPHASIS = {"1/1": 2.0, "1/2": 1.5}  # of a sliced loss at levels where single pixels are seen
 _SLICED_SIDE = 512  # of the window of a larger image that a sliced loss sees at once
 
@@ -144,7 +144,7 @@ class ActiveTerm:
         ]
         if self.masks is not None:
             for cloud, exemplar, mask in zip(clouds, exemplars, self._placed(self.masks, scale), strict=True):
-                barred = torch.where(1 - mask > _TRACE, 1 - mask, 0)
+                barred = torch.where(1 - mask > TRACE, 1 - mask, 0)
                 sees = points_that_see(self.extractor, barred, exemplar.shape[1], scale=scale, max_points=max_points)
                 for name, unwanted in sees.items():
                     cloud[name] = cloud[name][~unwanted]
@@ -253,7 +253,7 @@ def start_from(terms: Sequence[Term | Anchor], scale: int) -> Tensor:
         for number, exemplar in enumerate(term.exemplars):
             image = _halved(exemplar[:, : exemplar.shape[1] - guides], scale, "valid")
             if term.masks is not None:
-                allowed = _halved(term.masks[number], scale, "valid").flatten() > 1 - _TRACE
+                allowed = _halved(term.masks[number], scale, "valid").flatten() > 1 - TRACE
                 image, whole = image.flatten(2)[:, :, None, allowed], False
             found.setdefault(id(exemplar), image)
     if len(found) == 1 and whole:
