@@ -191,6 +191,7 @@ def _fill(
         for term in run.recipe.terms([learnt], only=region, weight=weight, masks=[1 - barred])
     ]
     stages = run.stages((here.shape[2], here.shape[3]), size, levels)
+    stages = run.paced(param, stages, [learnt], 1 - barred)
     return crop, run.match(param, terms, stages, callback=callback), stages
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -95,7 +94,7 @@ def _each(
         alone = weight_map is None and sum(weight > 0 for weight in weights) == 1  # then it is a plain synthesis
         if alone:
             one = [image for image, weight in zip(pictures.exemplars, weights, strict=True) if weight > 0]
-            stages = run.paced(param, stages, dataclasses.replace(pictures, exemplars=one))
+            stages = run.paced(param, stages, one, finest=run.quality.finest)
         terms = [
             term
             for variants, weight, blend in zip(exemplar_sets, weights, blends, strict=True)

@@ -221,12 +221,19 @@ class Run:
             optimizer=self.settings.optimizer,
         )
 
-    def paced(self, param: Parametrization, stages: Sequence[Stage], pictures: Pictures) -> list[Stage]:
-        """The stages with steps that go by the exemplars, where Adam moves pixels."""
+    def paced(
+        self,
+        param: Parametrization,
+        stages: Sequence[Stage],
+        exemplars: Sequence[Float[Tensor, "1 c _ _"]],
+        mask: Float[Tensor, "1 1 _ _"] | None = None,
+        finest: float = 1.0,
+    ) -> list[Stage]:
+        """The stages with steps that go by the exemplars, where Adam moves pixels; see `featot.schedule.paced`."""
         if not (param.linear and self.settings.optimizer == "adam"):
             return list(stages)
         with memory_errors(stages[-1].size):
-            return paced(stages, pictures.exemplars, pictures.mask, self.quality.finest)
+            return paced(stages, exemplars, mask, finest)
 
     def match(
         self,

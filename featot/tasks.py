@@ -76,7 +76,7 @@ def synthesize_each(
         settings = given if seed is None else dataclasses.replace(given, seed=seed)
         param = run.recipe.parametrization()
         stages = run.stages(torus, pictures.smallest, levels if param.resizable else 1)
-        stages = run.paced(param, stages, pictures)
+        stages = run.paced(param, stages, pictures.exemplars, pictures.mask, run.quality.finest)
         terms = run.recipe.terms(images, guide=guide, masks=masks, detailed=True)
         found = run.match(param, terms, stages, seed=settings.seed, callback=callback)
         image = found.image[:, :, : size[0], : size[1]]

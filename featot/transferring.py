@@ -77,6 +77,7 @@ def transfer(
     param = Started(run.recipe.parametrization(), start)
     # Where style and content disagree, a grid of thinned points that stood still would show.
     stages = [dataclasses.replace(stage, settle=1.0) for stage in run.stages(torus, pictures.smallest, levels)]
+    stages = run.paced(param, stages, [exemplar])
     found = run.match(param, [*terms, anchor], stages, callback=callback)
     made = found.image[:, :, : size[0], : size[1]]
     return run.result("transfer", pictures, made, [found], stages, content_weight=content_weight, colors=colors)
