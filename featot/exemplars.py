@@ -118,6 +118,11 @@ class Pictures:
         return self.exemplars[0].shape[1]
 
     @property
+    def given_channels(self) -> int:
+        """Of the exemplars as they were given, and of the result that is handed back."""
+        return self.channels + (2 if self.grey else 0)
+
+    @property
     def size(self) -> Size:
         """Of the first exemplar."""
         return self.exemplars[0].shape[2], self.exemplars[0].shape[3]

@@ -164,7 +164,7 @@ def synth(
     reports = Reports(report, paths)
     pictures = sources.read()
     for file in (path, *([growing] if growing else [])):
-        check_image_suffix(file, channels=pictures.channels)
+        check_image_suffix(file, channels=pictures.given_channels)
 
     with progress_bar(quiet=quiet or as_json) as show, preview_file(growing) as grow:
         callback = each(show, grow, reports)

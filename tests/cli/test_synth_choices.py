@@ -124,9 +124,11 @@ def test_from_json_goes_with_no_count(synth):
     assert "it cannot go with --count" in err
 
 
-def _clear(path, dtype=np.uint8):
-    """An exemplar of two colours, every second column half transparent."""
+def _clear(path, dtype=np.uint8, alike=False):
+    """An exemplar of two colours, or of ``alike`` channels, every second column half transparent."""
     values = np.random.default_rng(1).integers(0, np.iinfo(dtype).max, (24, 28, 4), dtype=dtype)
+    if alike:
+        values[:, :, 1:3] = values[:, :, :1]
     values[:, ::2, 3] = np.iinfo(dtype).max // 2
     Path(path).write_bytes(imagecodecs.png_encode(values))
 
@@ -153,6 +155,9 @@ def test_alpha_that_the_output_cannot_hold_is_refused_before_the_run(synth, tmp_
     code, out, err = synth("clear.png", "-o", "x.jpg", "--alpha", "keep")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "JPEG holds 1 or 3 channels, not 4 (choose from: .png" in err
+    _clear("grey.png", alike=True)  # it is compared as one channel, but comes back as three
+    assert "not 4 (" in synth("grey.png", "-o", "x.jpg", "--alpha", "keep")[2]
+    Path("grey.png").unlink()
     code, _, err = synth("clear.png", "-o", "x.png", "--alpha", "kep")
     assert (code, "did you mean 'keep'?" in err) == (2, True)
     assert sorted(tmp_path.iterdir()) == before
