@@ -37,7 +37,7 @@ class Patches(FeatureExtractor):
         self, level: str, channels: int, dimension: int, count: int, generator: torch.Generator
     ) -> Float[Tensor, "count d"]:
         drawn = super().directions(level, channels, dimension, count, generator)
-        return detailed(drawn, self.options.size, finest=level in FINEST)
+        return detailed(drawn, self.options.size, finest=level in FINEST and channels > 1)
 
     def project(
         self,
@@ -104,7 +104,7 @@ def detailed(directions: Float[Tensor, "k d"], size: int, *, finest: bool) -> Fl
 
     The patches of an image vary a hundred times more in what is coarse than in what is fine; along random directions
     a blurred image and a sharp one differ too little. With ``finest`` half of those are the Laplacians of one pixel,
-    and see how it differs from its eight neighbours.
+    and see how it differs from its eight neighbours (in grey that would be the same line each time).
     """
     filters = directions[::2].view(-1, size, size, directions.shape[1] // size**2).permute(0, 3, 1, 2)
     if finest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -14,6 +15,9 @@ from featot_plugins.options import PyramidOptions
 from featot_plugins.patches import FINEST, detailed, responses, windows
 
 _SMALLEST_SIDE = 12  # pixels, where the number of scales is not given
+# Pixels a side of a patch, by scale, where none are given; the last one for all coarser. In colour or grey a patch at
+# the finest has some 48 values: fewer tell little of a shape. Large ones at coarse scales are copied whole.
+_COLOR_SIZES, _GREY_SIZES = (4,), (7, 6, 5)
 
 
 class Pyramid(FeatureExtractor):
@@ -30,9 +34,8 @@ class Pyramid(FeatureExtractor):
         max_points: int | None = None,
     ) -> dict[str, Float[Tensor, "_ _"]]:
         """Level "1/2^s" for every scale s from ``scale`` on, the first of them however small it is."""
-        size, stride = self._size(image.shape[1]), self.options.stride
-        levels = {}
-        for name, halved in self.scales(image, scale, boundary):
+        stride, levels = self.options.stride, {}
+        for name, size, halved in self.scales(image, scale, boundary):
             points = windows(halved, size, stride, boundary, max_points)
             assert points is not None
             levels[name] = points
@@ -42,7 +45,7 @@ class Pyramid(FeatureExtractor):
         self, level: str, channels: int, dimension: int, count: int, generator: torch.Generator
     ) -> Float[Tensor, "count d"]:
         drawn = super().directions(level, channels, dimension, count, generator)
-        return detailed(drawn, self._size(channels), finest=level in FINEST)
+        return detailed(drawn, math.isqrt(dimension // channels), finest=level in FINEST and channels > 1)
 
     def project(
         self,
@@ -52,25 +55,19 @@ class Pyramid(FeatureExtractor):
         scale: int = 0,
         boundary: Boundary = "valid",
     ) -> dict[str, Float[Tensor, "_ _"]]:
-        size, stride = self._size(image.shape[1]), self.options.stride
         return {
-            name: responses(halved, directions[name], size, stride, boundary)
-            for name, halved in self.scales(image, scale, boundary)
+            name: responses(halved, directions[name], size, self.options.stride, boundary)
+            for name, size, halved in self.scales(image, scale, boundary)
             if name in directions
         }
 
-    def _size(self, channels: int) -> int:
-        # Either way a patch has some 48 values: fewer tell little of a shape, more are copied whole.
-        size: int | None = self.options.size
-        return size or (4 if channels > 1 else 7)
-
-    def scales(self, image: Tensor, scale: int, boundary: Boundary) -> Iterator[tuple[str, Tensor]]:
-        """The images of all levels with their names."""
+    def scales(self, image: Tensor, scale: int, boundary: Boundary) -> Iterator[tuple[str, int, Tensor]]:
+        """Of all levels their names, the sides of their patches and their images."""
         options: PyramidOptions = self.options
-        size = self._size(image.shape[1])
-        smallest = max(size, 4) if options.scales else _SMALLEST_SIDE
-        while min(image.shape[2:]) >= size:
-            yield f"1/{2**scale}", image
+        sizes = (options.size,) if options.size else _COLOR_SIZES if image.shape[1] > 1 else _GREY_SIZES
+        smallest = max(sizes[-1], 4) if options.scales else _SMALLEST_SIDE
+        while min(image.shape[2:]) >= (size := sizes[min(scale, len(sizes) - 1)]):
+            yield f"1/{2**scale}", size, image
             scale += 1
             if (options.scales is not None and scale >= options.scales) or min(image.shape[2:]) < 4:
                 break

@@ -42,7 +42,7 @@ class RandomConv(FeatureExtractor):
         size = self.options.size
         filters = self._of(image)
         levels = {}
-        for name, halved in self._pyramid.scales(image, scale, boundary):
+        for name, _, halved in self._pyramid.scales(image, scale, boundary):
             padded = wrap(halved, after=(size - 1, size - 1)) if boundary == "periodic" else halved
             counts = len(image), padded.shape[2] - size + 1, padded.shape[3] - size + 1
             stride = thinning(counts, max_points, max(1, size // 2))

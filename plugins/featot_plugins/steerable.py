@@ -43,7 +43,7 @@ class Steerable(FeatureExtractor):
         c = image.shape[1]
         kernel = self._bank.to(image)[:, None].repeat(c, 1, 1, 1)
         levels = {}
-        for name, halved in self._pyramid.scales(image, scale, boundary):
+        for name, _, halved in self._pyramid.scales(image, scale, boundary):
             if boundary == "periodic":
                 halved = wrap(halved, after=(_SIDE - 1, _SIDE - 1))
             counts = len(image), halved.shape[2] - _SIDE + 1, halved.shape[3] - _SIDE + 1
@@ -61,7 +61,7 @@ class Steerable(FeatureExtractor):
     ) -> dict[str, Float[Tensor, "_ _"]]:
         """As one filter for each direction, which is the sum of the bank's."""
         projected, channels = {}, image.shape[1]
-        for name, halved in self._pyramid.scales(image, scale, boundary):
+        for name, _, halved in self._pyramid.scales(image, scale, boundary):
             if name in directions:
                 parts = directions[name].view(-1, channels, len(self._bank))
                 joint = torch.einsum("kcf,fhw->khwc", parts, self._bank.to(image)).flatten(1)

@@ -48,21 +48,25 @@ def _value(loss, points):
     return float(loss(points).value)
 
 
+def _spread(target):
+    deviations = target - target.mean(0)
+    return float(math.sqrt(0.5) * deviations.square().mean() / deviations.abs().mean())
+
+
 # The value
 
 
 @pytest.mark.parametrize("count", [40, 60_000])  # so many are sorted by several threads
 def test_equally_many_points_pair_up_in_order(count):
     x, y = _normal(count, 5), 2 * _normal(count, 5, seed=1) + 1
-    spread = y.var(0, unbiased=False).mean().sqrt()
-    expected = spread * (x.sort(dim=0).values - y.sort(dim=0).values).abs().mean()
+    expected = _spread(y) * (x.sort(dim=0).values - y.sort(dim=0).values).abs().mean()
     assert _value(_loss(y), x) == pytest.approx(float(expected), rel=1e-12)
 
 
 def test_the_value_is_the_mean_of_exact_transport_on_each_line():
     """Also for a count that divides neither the other nor is divided: within the roughness of the quantiles."""
     x, y = _normal(900, 3).numpy(), 2 * _normal(700, 3, seed=1).numpy() + 1
-    expected = np.sqrt(y.var(0).mean()) * np.mean(ot.wasserstein_1d(x, y, p=1))
+    expected = _spread(torch.as_tensor(y)) * np.mean(ot.wasserstein_1d(x, y, p=1))
     assert _value(_loss(torch.as_tensor(y)), torch.as_tensor(x)) == pytest.approx(expected, rel=0.01)
 
 
@@ -72,16 +76,31 @@ def test_more_points_meet_the_quantiles_between_the_targets(count):
     y, x = _normal(5, 1), _normal(count, 1, seed=1)
     ranks = (np.arange(count) + 0.5) / count
     quantiles = np.interp(ranks, (np.arange(5) + 0.5) / 5, np.sort(y[:, 0].numpy()))
-    expected = float(y.std(unbiased=False)) * np.abs(np.sort(x[:, 0].numpy()) - quantiles).mean()
+    expected = _spread(y) * np.abs(np.sort(x[:, 0].numpy()) - quantiles).mean()
     assert _value(_loss(y), x) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("count", [13, 20])
 def test_a_shift_costs_its_length_times_the_spread(count):
-    """Halves at ±1: a spread of 1."""
+    """Halves at ±1: a spread of √½."""
     target = torch.tensor([[-1.0], [1.0]]).repeat(20, 4)
     points = torch.tensor([[-1.0], [1.0]]).repeat(count, 4) + 0.5
-    assert _value(_loss(target), points) == pytest.approx(0.5)
+    assert _value(_loss(target), points) == pytest.approx(0.5 * math.sqrt(0.5))
+
+
+def test_the_spread_is_the_standard_deviation_of_what_images_are_like_and_more_of_what_is_rare():
+    """Of Laplace's distribution it is the standard deviation. A star in a black sky is as far off as a squared cost
+    takes it to be: one pixel of 50 has a standard deviation of 0.14, and deviates by almost 1."""
+
+    def spread(target):
+        return _value(_loss(target), target + 1)
+
+    ranks = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
+    laplace = -torch.sign(ranks - 0.5) * (1 - 2 * (ranks - 0.5).abs()).log()
+    assert spread(3 * laplace[:, None]) == pytest.approx(3 * math.sqrt(2), rel=1e-3)
+    stars = torch.zeros(5_000, 1, dtype=torch.float64)
+    stars[::50] = 1
+    assert spread(stars) == pytest.approx(math.sqrt(0.5) * 0.5, rel=1e-6)  # E d² / E |d| is ½ for whatever is 0 or 1
 
 
 @pytest.mark.parametrize("count", [13, 200])
@@ -230,6 +249,14 @@ def test_at_fine_levels_every_fourth_direction_compares_a_pixel_with_its_neighbo
     lonely = others[:, outside].abs().amax((1, 2)) < 1e-5
     assert lonely.nonzero()[:, 0].tolist() == list(range(0, 4 * alone, 4))
     assert (directions[lonely, 2, 2] * directions[lonely, 1, 2] < 0).all()  # of opposite signs, in every channel
+
+
+@pytest.mark.parametrize("extractor", [Patches(PatchesOptions(size=5)), Pyramid(PyramidOptions(size=5))])
+def test_in_grey_no_two_directions_are_the_same(extractor):
+    """A pixel of one channel differs from its neighbours in one way only."""
+    directions = extractor.directions("1/1", 1, 25, 40, _generator())
+    alike = (directions @ directions.t() / 25).fill_diagonal_(0)
+    assert alike.abs().max() < 0.95
 
 
 def test_directions_come_from_the_generator():
