@@ -104,9 +104,9 @@ def test_gradient(boundary):
 @pytest.mark.parametrize(("channels", "sizes"), [(1, [7, 6, 5, 5]), (3, [4, 4, 4, 4])])
 def test_patches_have_some_48_values_in_grey_as_in_colour_and_are_smaller_where_they_would_be_copied(channels, sizes):
     extractor = Pyramid(PyramidOptions())
-    levels = extractor.extract(torch.rand(1, channels, 96, 96))
+    levels = extractor.extract(torch.rand(1, channels, 128, 128))
     assert [points.shape[1] for points in levels.values()] == [channels * size**2 for size in sizes]
-    coarser = extractor.extract(torch.rand(1, channels, 24, 24), scale=2)
+    coarser = extractor.extract(torch.rand(1, channels, 32, 32), scale=2)
     assert [points.shape[1] for points in coarser.values()] == [channels * size**2 for size in sizes[2:]]
-    chosen = Pyramid(PyramidOptions(size=3)).extract(torch.rand(1, channels, 96, 96))
+    chosen = Pyramid(PyramidOptions(size=3)).extract(torch.rand(1, channels, 128, 128))
     assert {points.shape[1] for points in chosen.values()} == {9 * channels}
