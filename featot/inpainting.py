@@ -173,7 +173,8 @@ def _fill(
     context = _context(hole[0, 0], part)
     learnt, barred = image[(..., *context)].to(run.device), hole[(..., *context)].to(image).to(run.device)
     size = (learnt.shape[2], learnt.shape[3])
-    known = _known_levels(1 - barred)
+    seen = 1 - barred
+    known = _known_levels(seen)
     if known == 0:
         what = f"{_SEEN} windows of {_WINDOW}x{_WINDOW} known pixels"
         raise UsageError(f"the hole leaves too little to learn from; expected at least {what} around it")
@@ -188,10 +189,10 @@ def _fill(
     terms = [
         term
         for region, weight in regions.items()
-        for term in run.recipe.terms([learnt], only=region, weight=weight, masks=[1 - barred])
+        for term in run.recipe.terms([learnt], only=region, weight=weight, masks=[seen])
     ]
     stages = run.stages((here.shape[2], here.shape[3]), size, levels)
-    stages = run.paced(param, stages, [learnt], 1 - barred)
+    stages = run.paced(param, stages, [learnt], seen)
     return crop, run.match(param, terms, stages, callback=callback), stages
 
 

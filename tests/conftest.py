@@ -126,6 +126,24 @@ def referee():
 
 
 @pytest.fixture(scope="session")
+def faded():
+    """Noise of little contrast, ``(1, 3, 96, 96)``, coarse and fine."""
+    noise = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    padded = torch.nn.functional.pad(noise, (1, 1, 1, 1), mode="circular")
+    return 0.5 + 0.08 * (0.24 * torch.nn.functional.avg_pool2d(padded, 3, 1) + 0.04 * noise)
+
+
+@pytest.fixture(scope="session")
+def detail():
+    """How strong the finest detail of an image is: what differs from the mean of 3×3 pixels."""
+
+    def strength(image):
+        return float((image - torch.nn.functional.avg_pool2d(image, 3, 1, 1))[..., 2:-2, 2:-2].std())
+
+    return strength
+
+
+@pytest.fixture(scope="session")
 def textures():
     """A folder of photographs of textures."""
     return _shared("data/textures")

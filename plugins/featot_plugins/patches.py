@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -13,7 +14,7 @@ from featot.interfaces import Boundary, FeatureExtractor
 from featot.resample import wrap
 from featot_plugins.options import PatchesOptions
 
-FINEST = ("1/1", "1/2")  # levels at which single pixels are seen
+_FINEST = ("1/1", "1/2")  # levels at which single pixels are seen
 
 
 class Patches(FeatureExtractor):
@@ -37,7 +38,7 @@ class Patches(FeatureExtractor):
         self, level: str, channels: int, dimension: int, count: int, generator: torch.Generator
     ) -> Float[Tensor, "count d"]:
         drawn = super().directions(level, channels, dimension, count, generator)
-        return detailed(drawn, self.options.size, finest=level in FINEST and channels > 1)
+        return detailed(drawn, level, channels)
 
     def project(
         self,
@@ -99,15 +100,16 @@ def responses(
     return found.transpose(0, 1).flatten(1).t()
 
 
-def detailed(directions: Float[Tensor, "k d"], size: int, *, finest: bool) -> Float[Tensor, "k d"]:
+def detailed(directions: Float[Tensor, "k d"], level: str, channels: int) -> Float[Tensor, "k d"]:
     """Every second direction replaced by its Laplacian over the window: that sees the fine detail.
 
     The patches of an image vary a hundred times more in what is coarse than in what is fine; along random directions
-    a blurred image and a sharp one differ too little. With ``finest`` half of those are the Laplacians of one pixel,
-    and see how it differs from its eight neighbours (in grey that would be the same line each time).
+    a blurred image and a sharp one differ too little. At the finest levels half of those are the Laplacians of one
+    pixel, and see how it differs from its eight neighbours (in grey that would be the same line each time).
     """
-    filters = directions[::2].view(-1, size, size, directions.shape[1] // size**2).permute(0, 3, 1, 2)
-    if finest:
+    size = math.isqrt(directions.shape[1] // channels)
+    filters = directions[::2].view(-1, size, size, channels).permute(0, 3, 1, 2)
+    if level in _FINEST and channels > 1:
         middle = (size - 1) // 2
         pixel = torch.zeros(size, size)
         pixel[middle, middle] = 1

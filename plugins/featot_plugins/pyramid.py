@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from featot.interfaces import Boundary, FeatureExtractor
 from featot.resample import halve
 from featot_plugins.options import PyramidOptions
-from featot_plugins.patches import FINEST, detailed, responses, windows
+from featot_plugins.patches import detailed, responses, windows
 
 _SMALLEST_SIDE = 12  # pixels, where the number of scales is not given
 # Pixels a side of a patch, by scale, where none are given; the last one for all coarser. In colour or grey a patch at
@@ -45,7 +44,7 @@ class Pyramid(FeatureExtractor):
         self, level: str, channels: int, dimension: int, count: int, generator: torch.Generator
     ) -> Float[Tensor, "count d"]:
         drawn = super().directions(level, channels, dimension, count, generator)
-        return detailed(drawn, math.isqrt(dimension // channels), finest=level in FINEST and channels > 1)
+        return detailed(drawn, level, channels)
 
     def project(
         self,
