@@ -22,7 +22,7 @@ _COARSE_EPSILONS = (1.0, 0.1, 0.01)  # in units of the cost
 _FINE_EPSILONS = (5e-3, 5e-3 / 3)
 _FALL = 3.0  # of ε from one level to the next
 # Candidates that each x and each y names: at first, where a level is repeated, and at every other level.
-_FIRST_LISTS, _REPEAT_LISTS, _NEXT_LISTS = (16, 16), (8, 8), (1, 8)
+_FIRST_LISTS, _REPEAT_LISTS, _NEXT_LISTS = (16, 16), (8, 8), (2, 0)
 _PAIRS = 2**24  # pairs at once
 _ERROR, _COARSE_ERROR = 2e-3, 0.05  # at which a level ends, or a coarse one
 _STEPS, _LAST_STEPS, _COARSE_STEPS = 10, 20, 6  # Newton steps of a level, of the last, of a coarse one
@@ -214,15 +214,17 @@ def name_candidates(
     """Adds every x's ``per_row`` best y and every y's ``per_column`` best x; returns ψ's transform and its argmin."""
     n, m = len(x), len(y)
     per_row = max(1, min(per_row, m, _PAIRS // n))
-    per_column = max(1, min(per_column, n, _PAIRS // m))
+    per_column = min(per_column, n, max(1, _PAIRS // m))
     search = nearest if cost.squared else nearest_by_differences
     reduced, columns = search(x, y, psi, per_row, cost=cost, backend=backend)
     least, at = reduced.min(dim=1)
     best = columns.gather(1, at[:, None])[:, 0]
-    back, rows = search(y, x, least, per_column, cost=cost, backend=backend)
-    graph.extend(
-        torch.cat([torch.arange(n, device=x.device).repeat_interleave(per_row), rows.view(-1)]),
-        torch.cat([columns.view(-1), torch.arange(m, device=x.device).repeat_interleave(per_column)]),
-        torch.cat([(reduced + psi[columns]).view(-1), (back + least[rows]).view(-1)]).clamp_(min=0),
-    )
+    owners = torch.arange(n, device=x.device).repeat_interleave(per_row)
+    named = [(owners, columns.view(-1), (reduced + psi[columns]).view(-1))]
+    if per_column:
+        back, rows = search(y, x, least, per_column, cost=cost, backend=backend)
+        owners = torch.arange(m, device=x.device).repeat_interleave(per_column)
+        named.append((rows.view(-1), owners, (back + least[rows]).view(-1)))
+    in_rows, in_columns, costs = (torch.cat(parts) for parts in zip(*named, strict=True))
+    graph.extend(in_rows, in_columns, costs.clamp_(min=0))
     return cost.pairs(x, y[best]) - psi[best], best

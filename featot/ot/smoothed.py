@@ -115,12 +115,14 @@ class AllPairs(SmoothedDual):
 
     def solve(self, mass: Tensor, diagonal: Tensor, residual: Tensor, tolerance: float) -> Float[Tensor, " m"]:
         """By Cholesky's decomposition: exactly, whatever the tolerance."""
-        hessian = (mass.t() @ (mass / -self.a[:, None])).double()
+        hessian = mass.t() @ (mass / -self.a[:, None])
         hessian.diagonal().add_(diagonal)
         factor, failed = torch.linalg.cholesky_ex(hessian)
         if failed:  # by rounding, where there is hardly any damping
+            factor, failed = torch.linalg.cholesky_ex(hessian.double())
+        if failed:
             return residual / diagonal
-        return torch.cholesky_solve(residual.double()[:, None], factor)[:, 0].to(residual)
+        return torch.cholesky_solve(residual.to(factor)[:, None], factor)[:, 0].to(residual)
 
 
 def faintest(like: Tensor) -> float:
