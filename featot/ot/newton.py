@@ -12,7 +12,7 @@ from torch import Tensor
 from featot.ot.cost import Cost
 from featot.ot.graph import CandidateGraph
 from featot.ot.measure import Measure
-from featot.ot.plan import repaired
+from featot.ot.plan import fitting, leftover, repaired
 from featot.ot.search import nearest, nearest_by_differences
 from featot.ot.smoothed import AllPairs, SmoothedDual
 
@@ -86,10 +86,6 @@ class NewtonSinkhorn:
         sharpness, rise, gap = _SHARPNESS, _FALL**2, math.inf
         while True:
             psi, epsilon = self._sweep(psi, epsilon, sharpness)
-            self._certify(psi, epsilon)
-            x, y = self.source.points, self.target.points
-            reduced, best = nearest_by_differences(x, y, psi, cost=self.cost, backend=self.backend)
-            self._note(psi, reduced[:, 0], best[:, 0])
             stuck = self.gap > 0.9 * gap
             if self.gap <= self.tol or self.n_iter >= self.max_iter or (stuck and self.epsilon_end is not None):
                 return
@@ -100,7 +96,8 @@ class NewtonSinkhorn:
             epsilon = min(rise * epsilon, _FINE_EPSILONS[0] * self.unit)
 
     def _sweep(self, psi: Tensor, epsilon: float, sharpness: float) -> tuple[Tensor, float]:
-        """Levels of falling ε down to the last; where candidates were wanting a level is repeated with more."""
+        """Levels of falling ε down to the last, which is certified; where pairs were wanting a level is repeated with
+        more of them."""
         repeated = 0
         while True:
             end = self._last_epsilon(sharpness)
@@ -111,17 +108,35 @@ class NewtonSinkhorn:
             psi, plan, steps = self.graph.ascend(psi, epsilon, error, steps)
             self.n_iter += max(steps, 1)
             repeat = plan.error > error and repeated < _REPEATS
-            if (last and not repeat) or self.n_iter >= self.max_iter:
-                return psi, epsilon
+            out_of_steps = self.n_iter >= self.max_iter
+            if last or out_of_steps:
+                self._certify(psi, epsilon)
+                if not repeat or out_of_steps or self.gap <= self.tol:
+                    return psi, epsilon
             graph = self.graph
+            bridges = self._bridges(plan.mass) if repeat else None
             graph.keep(
                 (plan.mass > _NEGLIGIBLE * graph.a.take(graph.rows))
                 | (plan.mass > 100 * _NEGLIGIBLE * graph.b.take(graph.columns))
             )
+            if bridges is not None:
+                graph.extend(*bridges)
             self._search(psi, *(_REPEAT_LISTS if repeat else _NEXT_LISTS))
             repeated = repeated + 1 if repeat else 0
             if not repeat:
                 epsilon /= _FALL
+
+    def _bridges(self, mass: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Pairs along which the mass can move that the graph has no way for, with their costs."""
+        x, y = self.source.points, self.target.points
+        rows, columns, _ = leftover(self.graph, fitting(self.graph, mass), x, y)
+        return rows, columns, self._costs(rows, columns)
+
+    def _costs(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Of pairs, some at a time: their points are as large as d times as many."""
+        x, y = self.source.points, self.target.points
+        chosen = torch.arange(len(rows), device=rows.device).split(2**18)
+        return torch.cat([self.cost.pairs(x[rows[part]], y[columns[part]]) for part in chosen])
 
     def _last_epsilon(self, sharpness: float) -> float:
         if self.epsilon_end is not None:
@@ -146,14 +161,14 @@ class NewtonSinkhorn:
         self.report(self.n_iter, self.lower, self.upper, self.psi)
 
     def _certify(self, psi: Tensor, epsilon: float) -> None:
+        """Both bounds, at ψ."""
         x, y = self.source.points, self.target.points
         rows, columns, mass = repaired(self.graph, psi, epsilon, x, y)
-        upper = 0.0
-        for chosen in torch.arange(len(mass), device=mass.device).split(2**18):
-            costs = self.cost.pairs(x[rows[chosen]], y[columns[chosen]])
-            upper += float(mass[chosen].double() @ costs.double())
+        upper = float(mass.double() @ self._costs(rows, columns).double())
         if upper < self.upper:
             self.upper, self.plan = upper, (rows, columns, mass)
+        reduced, best = nearest_by_differences(x, y, psi, cost=self.cost, backend=self.backend)
+        self._note(psi, reduced[:, 0], best[:, 0])
 
     def _from_sketches(self) -> Tensor:
         """A first ψ: exact enough on small sketches, extended to larger ones and improved there."""

@@ -37,23 +37,37 @@ def repaired(
 ) -> tuple[Int[Tensor, " e"], Int[Tensor, " e"], Float[Tensor, " e"]]:
     """A plan with the marginals a and b near the smoothed one of ψ: rows, columns, mass (Altschuler et al. 2017).
 
-    The plan is balanced along the graph, scaled down where a column still receives too much, and what is left over
-    is coupled along the line from the mean of the rows that it leaves to that of the columns that lack it.
+    The plan is balanced along the graph; what is left over is coupled as `leftover` does.
     """
     plan, wide = graph.smooth(psi, epsilon), graph.smooth(psi, _BLUR * epsilon)
     mass = graph.balance(plan.mass.lerp(wide.mass, _SHARE)).nan_to_num(nan=0.0)  # what is lost is coupled below
-    mass = mass * (graph.b / graph.column_sums(mass)).clamp_(max=1).take(graph.columns)
+    mass = fitting(graph, mass)
+    more_rows, more_columns, more = leftover(graph, mass, x, y)
+    there = mass > torch.finfo(mass.dtype).eps * graph.a.take(graph.rows)
+    return (
+        torch.cat([graph.rows[there], more_rows]),
+        torch.cat([graph.columns[there], more_columns]),
+        torch.cat([mass[there], more]),
+    )
+
+
+def fitting(graph: CandidateGraph, mass: Float[Tensor, " e"]) -> Float[Tensor, " e"]:
+    """The mass scaled down where a column receives too much."""
+    return mass * (graph.b / graph.column_sums(mass)).clamp_(max=1).take(graph.columns)
+
+
+def leftover(
+    graph: CandidateGraph, mass: Float[Tensor, " e"], x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]
+) -> tuple[Int[Tensor, " k"], Int[Tensor, " k"], Float[Tensor, " k"]]:
+    """Pairs, and mass, for what rows still have and columns lack once this `fitting` mass is moved.
+
+    Coupled along the line from the mean of the rows that it leaves to that of the columns that lack it.
+    """
     left = (graph.a - graph.row_sums(mass)).clamp_(min=0)
     lacks = (graph.b - graph.column_sums(mass)).clamp_(min=0)
-    there = mass > torch.finfo(mass.dtype).eps * graph.a.take(graph.rows)
-    rows, columns, mass = graph.rows[there], graph.columns[there], mass[there]
     if float(left.sum()) <= 0 or float(lacks.sum()) <= 0:
-        return rows, columns, mass
+        return graph.rows[:0], graph.columns[:0], mass[:0]
     line = (left / left.sum()) @ x - (lacks / lacks.sum()) @ y
-    row_order, column_order = (x @ line).argsort(), (y @ line).argsort()
-    more_rows, more_columns, more = northwest(left[row_order], lacks[column_order])
-    return (
-        torch.cat([rows, row_order[more_rows]]),
-        torch.cat([columns, column_order[more_columns]]),
-        torch.cat([mass, more]),
-    )
+    rows, columns = (x @ line).argsort(), (y @ line).argsort()
+    more_rows, more_columns, more = northwest(left[rows], lacks[columns])
+    return rows[more_rows], columns[more_columns], more

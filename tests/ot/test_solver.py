@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import ot
 import pytest
 import torch
 from hypothesis import given, settings
@@ -91,6 +92,23 @@ def test_equal_numbers_of_points_are_an_assignment_problem(oracle):
     costs = oracle.costs(x, y).numpy()
     rows, columns = linear_sum_assignment(costs)
     assert solve_semidiscrete(x, y, tol=1e-3).value == pytest.approx(costs[rows, columns].mean(), rel=1e-3)
+
+
+def test_clusters_of_unlike_mass_exchange_it():
+    """The nearest of a point are all of its own cluster: no plan has both marginals on such pairs alone."""
+    generator = torch.Generator().manual_seed(0)
+    centers = torch.randn(10, 2, generator=generator)
+    clouds = []
+    for _ in range(2):
+        mass = torch.rand(len(centers), generator=generator) ** 2 + 0.02
+        cluster = torch.multinomial(mass, 1500, replacement=True, generator=generator)
+        clouds.append(centers[cluster] + 0.02 * torch.randn(1500, 2, generator=generator))
+    x, y = clouds
+    uniform = torch.full((1500,), 1 / 1500)
+    result = solve_semidiscrete(x, y, max_iter=100)
+    assert result.converged
+    optimum = ot.emd2(uniform.double().numpy(), uniform.double().numpy(), torch.cdist(x, y).double().square().numpy())
+    assert 0.99 * optimum <= result.value <= optimum * (1 + 1e-5)
 
 
 def test_gaussians_come_near_the_bures_distance():
