@@ -13,7 +13,7 @@ from torch import Tensor
 from featot.anchor import Anchor
 from featot.errors import UsageError
 from featot.interfaces import Boundary, FeatureExtractor, Loss, Size
-from featot.ot import Measure
+from featot.ot import Measure, nearest
 from featot.resample import halve, halvings
 from featot.sight import Blend, Region, Selection, moved, points_that_see
 
@@ -24,6 +24,8 @@ _PLACED = 3  # halvings for which an exemplar is seen at all places
 _POOLED = 2**20  # points of a level of an exemplar, of all places, if it can be thinned to them
 TRACE = 1e-3  # of a pixel that is halved: what is less does not count
 _EMPHASIS = {"1/1": 2.0, "1/2": 1.5}  # of a sliced loss at levels where single pixels are seen
+_LONELY = 0.3  # of the spread: with neighbours no farther than this, transport asks for no more than lines can bear
+_LOOKED_AT, _AMONG = 1024, 4096  # points, of which the nearest of others are asked for
 _SLICED_SIDE = 512  # of the window of a larger image that a sliced loss sees at once
 
 
@@ -115,8 +117,9 @@ class ActiveTerm:
             if self.slices:
                 channels, dimension = self.exemplars[0].shape[1], points.shape[1]
                 drawn = self.extractor.directions(name, channels, dimension, self.slices, self.generator)
-                if self.detailed:  # a squared cost grows with the square of the length
-                    drawn = drawn * math.sqrt(_EMPHASIS.get(name, 1.0))
+                if self.detailed and name in _EMPHASIS:  # a squared cost grows with the square of the length
+                    weight = _EMPHASIS[name] * max(1.0, loneliness(points) / _LONELY)
+                    drawn = drawn * math.sqrt(weight)
                 self.directions[name] = drawn.to(points)
                 points = Measure(points).subset(_COORDINATES, self.generator).points @ self.directions[name].t()
             self.losses[name] = self.loss(Measure(points), self.generator)
@@ -264,6 +267,22 @@ def start_from(terms: Sequence[Term | Anchor], scale: int) -> Tensor:
             f"the mask leaves nothing of the exemplar at 1/{2**scale}; use a larger one, or fewer levels"
         )
     return pooled
+
+
+def loneliness(points: Float[Tensor, "n d"]) -> float:
+    """How far the nearest of some other points is from a point, over the spread of all: 0 to about 1.
+
+    What is made out of points that lie far apart is never near one of them: transport pulls at it with all that
+    distance, however well their responses are distributed.
+    """
+    order = torch.randperm(len(points), generator=torch.Generator().manual_seed(0)).to(points.device)
+    few = len(points) // 5
+    some, others = points[order[:few][:_LOOKED_AT]], points[order[few:][:_AMONG]]
+    spread = float(points.var(0, correction=0).sum())
+    if few == 0 or spread == 0:
+        return 0.0
+    apart, _ = nearest(some, others, others.new_zeros(len(others)), 1)
+    return math.sqrt(max(0.0, float(apart.mean())) / spread)
 
 
 def _halved(image: Tensor, times: int, boundary: Boundary) -> Tensor:

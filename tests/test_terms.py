@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from featot.interfaces import FeatureExtractor, Loss, LossValue, Parametrization
 from featot.match import match
 from featot.problem import Stage
 from featot.sight import Blend, Region
-from featot.terms import Term
+from featot.terms import Term, loneliness
 from featot_plugins.options import PatchesOptions, PyramidOptions, SlicedOptions
 from featot_plugins.patches import Patches
 from featot_plugins.pyramid import Pyramid
@@ -425,13 +426,41 @@ def test_a_large_exemplar_is_sampled_for_a_sliced_loss():
     assert len(made[0].target) == 2**16
 
 
-@pytest.mark.parametrize(("detailed", "weights"), [(False, [1, 1, 1]), (True, [2, 1.5, 1])])
-def test_the_finest_levels_lines_count_more(detailed, weights):
+def _weights_of_lines(exemplar, detailed):
+    """By how much the lines of each level of a pyramid count more than lines of length 1."""
     loss = functools.partial(SlicedLoss, SlicedOptions())
     extractor = Pyramid(PyramidOptions(size=4, scales=3))
-    term = Term(exemplars=[_noise(1, 1, 48, 48)], extractor=extractor, loss=loss, detailed=detailed)
-    active = term.activate(torch.Generator().manual_seed(0))
+    active = Term(exemplars=[exemplar], extractor=extractor, loss=loss, detailed=detailed).activate(torch.Generator())
     active.enter(0, "periodic")
-    for directions, weight in zip(active.directions.values(), weights, strict=True):
-        lengths = directions.square().sum(1)
-        torch.testing.assert_close(lengths, torch.full_like(lengths, 16 * weight))
+    lengths = [directions.square().sum(1) for directions in active.directions.values()]
+    for length in lengths:
+        torch.testing.assert_close(length, length[:1].expand_as(length))
+    return [float(length[0]) / 16 for length in lengths]
+
+
+@pytest.mark.parametrize(("detailed", "weights"), [(False, [1, 1, 1]), (True, [2, 1.5, 1])])
+def test_the_finest_levels_lines_count_more(detailed, weights):
+    waves = 0.5 + 0.5 * torch.sin(0.2 * torch.arange(64.0)).expand(1, 1, 64, 64)
+    assert _weights_of_lines(waves, detailed) == pytest.approx(weights)
+
+
+def test_lines_count_more_where_points_have_no_near_neighbours():
+    fine, half, coarse = _weights_of_lines(_noise(1, 1, 64, 64), True)
+    assert fine > 4 * 0.8  # of 16 independent numbers: about 0.7 of the spread away
+    assert half > 3 * 0.8
+    assert coarse == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("points", "expected"),
+    [
+        (torch.eye(50), math.sqrt(2 / (1 - 1 / 50))),  # all as far from one another
+        (torch.arange(2.0).repeat(50)[:, None], 0),  # each has its like
+        (torch.ones(50, 3), 0),
+        (torch.rand(3, 2), 0),  # too few to tell
+    ],
+    ids=["corners", "pairs", "constant", "few"],
+)
+def test_loneliness(points, expected):
+    assert loneliness(points) == pytest.approx(expected, abs=1e-6)
+    assert loneliness(7 * points) == pytest.approx(expected, abs=1e-6)
