@@ -39,8 +39,9 @@ class NewtonSinkhorn:
     The smoothed semi-dual is maximised by damped Newton steps in the logarithm of the marginal, each followed by two
     of Sinkhorn's, on a graph of candidate pairs: each x names the y of least ``c − ψ``, each y the x of least
     ``c − φ``. After every level of ε the whole clouds are searched again, which gives F itself (the lower bound) and
-    new candidates. At the last ε the smoothed plan is repaired to a feasible one (the upper bound). Sketches of both
-    clouds give the first ψ (Mérigot 2011; Schmitzer 2019).
+    new candidates. Where the pairs allow no plan, a level is repeated with those of what is left over (bridges). At
+    the last ε the smoothed plan is repaired to a feasible one (the upper bound). Sketches of both clouds give the
+    first ψ (Mérigot 2011; Schmitzer 2019).
 
     ``report(iteration, lower, upper, psi)`` is called whenever a bound may have improved. ``epsilon_end``: the last
     ε, or None for one that suits ``tol``.
