@@ -25,6 +25,7 @@ _POOLED = 2**20  # points of a level of an exemplar, of all places, if it can be
 TRACE = 1e-3  # of a pixel that is halved: what is less does not count
 _EMPHASIS = {"1/1": 2.0, "1/2": 1.5}  # of a sliced loss at levels where single pixels are seen
 _LONELY = 0.3  # of the spread: with neighbours no farther than this, transport asks for no more than lines can bear
+_MOST_LONELY = 2.0  # times that: lines that count even more make a channel tremble that hardly varies
 _LOOKED_AT, _AMONG = 1024, 4096  # points, of which the nearest of others are asked for
 _SLICED_SIDE = 512  # of the window of a larger image that a sliced loss sees at once
 
@@ -118,7 +119,7 @@ class ActiveTerm:
                 channels, dimension = self.exemplars[0].shape[1], points.shape[1]
                 drawn = self.extractor.directions(name, channels, dimension, self.slices, self.generator)
                 if self.detailed and name in _EMPHASIS:  # a squared cost grows with the square of the length
-                    weight = _EMPHASIS[name] * max(1.0, loneliness(points) / _LONELY)
+                    weight = _EMPHASIS[name] * min(max(1.0, loneliness(points) / _LONELY), _MOST_LONELY)
                     drawn = drawn * math.sqrt(weight)
                 self.directions[name] = drawn.to(points)
                 points = Measure(points).subset(_COORDINATES, self.generator).points @ self.directions[name].t()
