@@ -13,7 +13,7 @@ from torch import Tensor
 from featot.anchor import Anchor
 from featot.errors import UsageError
 from featot.interfaces import Boundary, FeatureExtractor, Loss, Size
-from featot.ot import Measure, nearest
+from featot.ot import Measure, c_transform
 from featot.resample import halve, halvings
 from featot.sight import Blend, Region, Selection, moved, points_that_see
 
@@ -279,10 +279,10 @@ def loneliness(points: Float[Tensor, "n d"]) -> float:
     order = torch.randperm(len(points), generator=torch.Generator().manual_seed(0)).to(points.device)
     few = len(points) // 5
     some, others = points[order[:few][:_LOOKED_AT]], points[order[few:][:_AMONG]]
-    spread = float(points.var(0, correction=0).sum())
+    spread = Measure(points).spread()
     if few == 0 or spread == 0:
         return 0.0
-    apart, _ = nearest(some, others, others.new_zeros(len(others)), 1)
+    apart, _ = c_transform(some, others, others.new_zeros(len(others)))
     return math.sqrt(max(0.0, float(apart.mean())) / spread)
 
 

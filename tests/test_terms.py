@@ -463,3 +463,9 @@ def test_lines_count_more_where_points_have_no_near_neighbours():
 def test_loneliness(points, expected):
     assert loneliness(points) == pytest.approx(expected, abs=1e-6)
     assert loneliness(7 * points) == pytest.approx(expected, abs=1e-6)
+
+
+def test_loneliness_does_not_depend_on_how_light_a_faint_image_is():
+    """Squared distances far from the origin are of rounding: 48 numbers about ½ that vary by a thousandth."""
+    points = _noise(8000, 48)
+    assert loneliness(0.5 + 1e-3 * points) == pytest.approx(loneliness(points), rel=0.01)

@@ -115,23 +115,22 @@ class NewtonSinkhorn:
                 if not repeat or out_of_steps or self.gap <= self.tol:
                     return psi, epsilon
             graph = self.graph
-            bridges = self._bridges(plan.mass) if repeat else None
-            graph.keep(
-                (plan.mass > _NEGLIGIBLE * graph.a.take(graph.rows))
-                | (plan.mass > 100 * _NEGLIGIBLE * graph.b.take(graph.columns))
+            kept = (plan.mass > _NEGLIGIBLE * graph.a.take(graph.rows)) | (
+                plan.mass > 100 * _NEGLIGIBLE * graph.b.take(graph.columns)
             )
-            if bridges is not None:
-                graph.extend(*bridges)
+            graph.keep(kept)
+            if repeat:
+                self._bridge(plan.mass[kept])
             self._search(psi, *(_REPEAT_LISTS if repeat else _NEXT_LISTS))
             repeated = repeated + 1 if repeat else 0
             if not repeat:
                 epsilon /= _FALL
 
-    def _bridges(self, mass: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Pairs along which the mass can move that the graph has no way for, with their costs."""
+    def _bridge(self, mass: Tensor) -> None:
+        """Adds pairs along which the mass can move that the graph has no way for."""
         x, y = self.source.points, self.target.points
         rows, columns, _ = leftover(self.graph, fitting(self.graph, mass), x, y)
-        return rows, columns, self._costs(rows, columns)
+        self.graph.extend(rows, columns, self._costs(rows, columns))
 
     def _costs(self, rows: Tensor, columns: Tensor) -> Tensor:
         """Of pairs, some at a time: their points are as large as d times as many."""
