@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,7 @@ from featot.device import check_memory
 from featot.errors import UsageError
 from featot.exemplars import Picture, Pictures, Sources, describe, pixels, reduced
 from featot.given import Filled
+from featot.light import gradual_light
 from featot.match import Callback, Match
 from featot.plugins import Registry
 from featot.problem import Stage
@@ -181,6 +183,8 @@ def _fill(
     levels = run.settings.levels or min(_useful_levels(part), known, count_levels(size, size))
     crop = _grown(part, max(_LEAST_REACH, _REACH * 2 ** (levels - 1)))
     here, free = image[(..., *crop)].to(run.device), hole[(..., *crop)].to(run.device)
+    light = _light(image, hole, context, crop)
+    learnt, here = learnt / light[(..., *context)], here / light[(..., *crop)]
     param = Filled(run.recipe.parametrization(), here, free)
     # Patches across the rim are a distribution of their own: among the others a seam would hardly count. At coarser
     # levels it makes no difference, but costs.
@@ -193,7 +197,19 @@ def _fill(
     ]
     stages = run.stages((here.shape[2], here.shape[3]), size, levels)
     stages = run.paced(param, stages, [learnt], seen)
-    return crop, run.match(param, terms, stages, callback=callback), stages
+    found = run.match(param, terms, stages, callback=callback)
+    lit = found.image * light[(..., *crop)].to(found.image)
+    return crop, dataclasses.replace(found, image=lit.clamp(0, 1)), stages
+
+
+def _light(image: Tensor, hole: Tensor, *boxes: tuple[slice, slice]) -> Float[Tensor, "1 c h w"]:
+    """The gradual light of the larger box, at least 1, as the image would have it; 1 where there is none."""
+    box = max(boxes, key=lambda box: math.prod(side.stop - side.start for side in box))
+    light = torch.ones_like(image)
+    found = gradual_light(image[(..., *box)], 1 - hole[(..., *box)].to(image))
+    if found is not None:
+        light[(..., *box)] = found
+    return light
 
 
 def _grown(part: Bool[Tensor, "h w"], margin: int) -> tuple[slice, slice]:
