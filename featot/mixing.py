@@ -91,10 +91,9 @@ def _each(
     for weights in shares:
         param = run.recipe.parametrization()
         stages = run.stages(torus, pictures.smallest, levels if param.resizable else 1)
+        amounts = weights if maps is None else maps.mean((0, 2, 3)).tolist()
+        stages = run.paced(param, stages, pictures.exemplars, finest=run.quality.finest, weights=amounts)
         alone = weight_map is None and sum(weight > 0 for weight in weights) == 1  # then it is a plain synthesis
-        if alone:
-            one = [image for image, weight in zip(pictures.exemplars, weights, strict=True) if weight > 0]
-            stages = run.paced(param, stages, one, finest=run.quality.finest)
         terms = [
             term
             for variants, weight, blend in zip(exemplar_sets, weights, blends, strict=True)

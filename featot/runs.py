@@ -228,12 +228,13 @@ class Run:
         exemplars: Sequence[Float[Tensor, "1 c _ _"]],
         mask: Float[Tensor, "1 1 _ _"] | None = None,
         finest: float = 1.0,
+        weights: Sequence[float] | None = None,
     ) -> list[Stage]:
         """The stages with steps that go by the exemplars, where Adam moves pixels; see `featot.schedule.paced`."""
         if not (param.linear and self.settings.optimizer == "adam"):
             return list(stages)
         with memory_errors(stages[-1].size):
-            return paced(stages, exemplars, mask, finest)
+            return paced(stages, exemplars, mask, finest, weights)
 
     def match(
         self,

@@ -23,6 +23,7 @@ _SINGLE_LEVEL_STEPS = 500  # the paper's, at its one level
 # The optimiser's step: of Adam in pixel values, of the closed form λ (straight to v); L-BFGS finds its own.
 _RATES: dict[str, float] = {"adam": 0.03, "closed-form": 1.0, "lbfgs": 1.0}
 _OF_SPREAD, _OF_DETAIL = 0.3, 0.63  # of what pixels have to travel, Adam's step
+_OF_POOL = 0.25  # of the rate for several exemplars as one, at least, where they are mixed
 _LEAST_RATE = 0.25 / 255  # a quarter of what eight bits can tell
 _AROUND = 3  # pixels a side, whose mean is no detail
 _AVERAGED = 10  # of Adam's last steps at the finest level: fewer leave noise, more blur
@@ -116,6 +117,7 @@ def paced(
     exemplars: Sequence[Float[Tensor, "1 c _ _"]],
     mask: Float[Tensor, "1 1 _ _"] | None = None,
     finest: float = 1.0,
+    weights: Sequence[float] | None = None,
 ) -> list[Stage]:
     """Adam's stages for pixels, each with a rate that is a share of what pixels have to travel at its resolution.
 
@@ -123,16 +125,32 @@ def paced(
     of 3×3 pixels, as large as it is where there is much (E d² / E |d|: dots on black have little on average). So a
     faded exemplar has steps as faded. Adam's do not tell how far to go: with one rate for all, weak grain drowned in
     the noise of the steps, and strong detail was not reached.
-    ``mask``: of the one exemplar, 1 where it counts. ``finest``: multiplies the rate of scale 0.
+    ``mask``: of the one exemplar, 1 where it counts. ``finest``: multiplies the rate of scale 0. ``weights``: of
+    exemplars that are not pooled but mixed; they sum to 1. What is made ends with a spread between theirs, but starts
+    with the colours of all: the rate is the mean of theirs, or a quarter of the pool's where that is more.
     """
+    if weights is None:
+        rates = _rates(stages, exemplars, mask)
+    else:
+        counted = [(weight, image) for weight, image in zip(weights, exemplars, strict=True) if weight > 0]
+        pool = _rates(stages, [image for _, image in counted], None)
+        each = [[weight * rate for rate in _rates(stages, [image], None)] for weight, image in counted]
+        rates = [max(sum(own), _OF_POOL * pooled) for pooled, *own in zip(pool, *each, strict=True)]
+    return [
+        replace(stage, rate=rate * (finest if stage.scale == 0 else 1.0))
+        for stage, rate in zip(stages, rates, strict=True)
+    ]
+
+
+def _rates(stages: Sequence[Stage], exemplars: Sequence[Tensor], mask: Tensor | None) -> list[float]:
+    """What pixels have to travel at each stage, times what of it is a step."""
     allowed = [torch.ones_like(image[:, :1]) for image in exemplars] if mask is None else [mask.to(exemplars[0])]
     pairs, scale, found = list(zip(exemplars, allowed, strict=True)), 0, []
     for stage in reversed(stages):
         while scale < stage.scale:
             pairs, scale = [(halve(image, "valid"), halve(seen, "valid")) for image, seen in pairs], scale + 1
         counted = [(image, (1 - seen < TRACE).to(seen)) for image, seen in pairs]
-        rate = max(_OF_SPREAD * _spread(counted), _OF_DETAIL * _detail(counted), _LEAST_RATE)
-        found.append(replace(stage, rate=rate * (finest if stage.scale == 0 else 1.0)))
+        found.append(max(_OF_SPREAD * _spread(counted), _OF_DETAIL * _detail(counted), _LEAST_RATE))
     return found[::-1]
 
 

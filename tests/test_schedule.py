@@ -175,6 +175,23 @@ def test_the_finest_level_of_more_than_a_draft_goes_more_slowly():
     assert 1 > finest[0] > finest[1] == finest[2] > 0
 
 
+def test_exemplars_that_are_mixed_have_the_mean_of_their_rates():
+    """Pooled, a dark and a bright one would have that of the distance between them, at the end too."""
+    stages, noise = coarse_to_fine((48, 48), (48, 48), quality=STANDARD), _pixels(1, 3, 48, 48)
+    strong, faint = 0.5 + 0.8 * (noise - 0.5), 0.5 + 0.2 * (noise - 0.5)
+
+    def rates(exemplars, weights):
+        return [stage.rate for stage in paced(stages, exemplars, weights=weights)]
+
+    alone = [[stage.rate for stage in paced(stages, [image])] for image in (strong, faint)]
+    expected = [0.25 * a + 0.75 * b for a, b in zip(*alone, strict=True)]
+    assert rates([strong, faint], (0.25, 0.75)) == pytest.approx(expected)
+    assert rates([strong, faint], (0, 1)) == alone[1]
+    flat = [torch.full_like(noise, colour) for colour in (0.1, 0.9)]
+    pool = [stage.rate for stage in paced(stages, flat)]
+    assert rates(flat, (0.5, 0.5)) == pytest.approx([rate / 4 for rate in pool])
+
+
 def test_pacing_changes_only_the_rates():
     stages = coarse_to_fine((64, 64), (64, 64), quality=STANDARD)
     made = paced(stages, [_pixels(1, 3, 64, 64)])
