@@ -44,8 +44,8 @@ class Sources:
     def __post_init__(self) -> None:
         check_alpha(self.alpha)
 
-    def read(self, *, as_given: bool = False) -> Pictures:
-        """What they hold; ``as_given``: with three channels even where these are alike, and one would do.
+    def read(self) -> Pictures:
+        """What they hold; where three channels are alike in all exemplars, with the one that does.
 
         Raises `featot.UsageError` where they cannot be read or do not go together.
         """
@@ -53,9 +53,7 @@ class Sources:
             raise UsageError("expected at least one exemplar")
         found = [_with_format(exemplar, self.alpha) for exemplar in self.exemplars]
         exemplars, format = _together(found)
-        grey = False
-        if not as_given:
-            exemplars, grey = reduced(exemplars, alpha=format is not None and format.alpha)
+        exemplars, grey = reduced(exemplars, alpha=format is not None and format.alpha)
         size = (exemplars[0].shape[2], exemplars[0].shape[3])
         if (self.guide is None) != (self.exemplar_guide is None):
             names = ("a guide", "exemplar guide") if self.exemplar_guide is None else ("an exemplar guide", "guide")

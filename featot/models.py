@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from featot.errors import FeatotError, UsageError
 from featot.files import AnyPath, atomic_write, what_is_missing
-from featot.interfaces import Generator
+from featot.interfaces import FrozenGenerator, Generator
+from featot.noise import NoiseField
 from featot.options import to_dict
 from featot.plugins import Registered, Registry, load_registry
 from featot.provenance import versions
+from featot.shares import ShareMap
 
 FORMAT = 1
 _KEY = "featot"  # of the header's metadata
@@ -34,18 +37,49 @@ class Model:
     """A generator that was read from a file.
 
     ``header``: ``format``; ``param``, ``owner``, ``options``: its plugin; ``channels`` of its images; ``exemplar``:
-    the SHA-256 of the pixels it learnt from (None where not known); ``versions``; ``record`` of the training; and
-    ``conditions``, the names of the exemplars, where it is conditional.
+    the SHA-256 of the pixels it learnt from (None where not known); ``versions``; ``record`` of the training;
+    ``grey``, whether it learnt one channel of three that were alike; and ``conditions``, the names of the exemplars,
+    where it is conditional.
     """
 
     generator: Generator
     header: Mapping[str, Any] = field(repr=False)
 
+    def freeze(self) -> FrozenGenerator:
+        """What samples, in as many channels as the exemplars were given with."""
+        frozen = self.generator.freeze()
+        return _Grey(frozen) if self.header.get("grey") else frozen
 
-def save_model(path: AnyPath, generator: Generator, plugin: Registered, record: Mapping[str, Any]) -> None:
+
+class _Grey(FrozenGenerator):
+    """Makes three channels alike out of the one that a generator makes."""
+
+    def __init__(self, frozen: FrozenGenerator) -> None:
+        super().__init__()
+        self.frozen, self.channels = frozen, 3
+        self.stride, self.conditions = frozen.stride, frozen.conditions
+
+    def shared(self, shares: Float[Tensor, " k"] | ShareMap) -> FrozenGenerator:
+        return _Grey(self.frozen.shared(shares))
+
+    def render(self, noise: NoiseField, rows: range, columns: range) -> Float[Tensor, "1 3 h w"]:
+        return self.frozen.render(noise, rows, columns).expand(-1, 3, -1, -1)
+
+    def margins(self) -> list[tuple[int, int]]:
+        return self.frozen.margins()
+
+    def forward(self, *noise: Tensor) -> Tensor:
+        image: Tensor = self.frozen(*noise)
+        return image.expand(-1, 3, -1, -1)
+
+
+def save_model(
+    path: AnyPath, generator: Generator, plugin: Registered, record: Mapping[str, Any], *, grey: bool = False
+) -> None:
     """Writes a calibrated generator, made by ``plugin``, to ``path``: whole or not at all.
 
-    ``record``: of the training, fit for JSON; its ``exemplar``, if any, is that of a synthesis.
+    ``record``: of the training, fit for JSON; its ``exemplar``, if any, is that of a synthesis. ``grey``: the one
+    channel that it makes stands for three that are alike.
     Raises `featot.UsageError` before `Generator.calibrate`, and what `featot.files.atomic_write` raises.
     """
     header = {
@@ -57,6 +91,7 @@ def save_model(path: AnyPath, generator: Generator, plugin: Registered, record: 
         "exemplar": record.get("exemplar", {}).get("sha256"),
         "versions": versions([(plugin.owner, plugin.version)]),
         "record": record,
+        "grey": grey,
     }
     if generator.conditions:
         header["conditions"] = _names(record, generator.conditions)
@@ -144,6 +179,8 @@ def _header(path: AnyPath, metadata: Mapping[str, str]) -> dict[str, Any]:
     for key, kind in _NEEDED.items():
         if not isinstance(header.get(key), kind):
             raise _unreadable(path, f"its header is damaged at {key!r}")
+    if not isinstance(header.get("grey", False), bool):
+        raise _unreadable(path, "its header is damaged at 'grey'")
     conditions = header.get("conditions", ["", ""])
     if not isinstance(conditions, list) or len(conditions) < 2 or not all(isinstance(it, str) for it in conditions):
         raise _unreadable(path, "its header is damaged at 'conditions'")

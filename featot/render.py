@@ -1,6 +1,6 @@
 """Regions of the endless plane that a trained generator makes, in bounded memory.
 
->>> frozen = load_model("moss.safetensors").generator.freeze()
+>>> frozen = load_model("moss.safetensors").freeze()
 >>> render(frozen, NoiseField(seed=3), range(0, 512), range(10_000, 10_512))
 
 Every pixel comes from the same block of a fixed grid, whichever region it is asked for in: convolutions of another

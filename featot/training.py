@@ -92,8 +92,9 @@ class Training:
         if not isinstance(param, Generator):
             raise UsageError(f"parametrization {settings.param!r} cannot be trained; expected one such as 'texnet'")
         self.generator = param
-        pictures = sources.read(as_given=True)
-        self.pictures = pictures.record
+        pictures = sources.read()
+        self.pictures, self._grey, self._as_given = pictures.record, pictures.grey, pictures.as_given
+        self.exemplar = pictures.as_given(pictures.exemplars[0])
         self.device = find_device(settings.device)
         coarser = 0 if settings.conditional else param.coarser
         self.size = settings.size or _training_size(pictures, coarser)
@@ -105,8 +106,7 @@ class Training:
         self.losses: list[float] = []
         self._random = torch.Generator().manual_seed(settings.seed)
         self._conditions, terms = self._terms(pictures)
-        self.exemplar = terms[0].exemplars[0]
-        start = self.exemplar if self._conditions is None else start_from(terms, 0)
+        start = terms[0].exemplars[0] if self._conditions is None else start_from(terms, 0)
         self.generator.initialize(start, self.size, self._random)
         made: Parametrization = self.generator
         if find_precision(settings.precision, self.device) == torch.bfloat16:
@@ -124,7 +124,8 @@ class Training:
         if not self.settings.conditional:
             images, masks = pictures.varied(self.settings.augment)
             images = [image.to(self.device) for image in images]
-            return None, self.recipe.terms(images, masks=masks, everywhere=True)
+            grey = pictures.channels == 1  # its lines see no single pixels (docs/benchmarks.md)
+            return None, self.recipe.terms(images, masks=masks, everywhere=True, detailed=grey)
         count = len(pictures.exemplars)
         if not self.generator.conditionable:
             raise UsageError(f"parametrization {self.settings.param!r} cannot be conditioned on several exemplars")
@@ -212,7 +213,7 @@ class Training:
         Of a conditional training it is like the first exemplar.
         """
         with apart(), self._mean_weights(), torch.no_grad():
-            return self._made(1, self._alone()[0]).clamp(0, 1).cpu()
+            return self._as_given(self._made(1, self._alone()[0])).clamp(0, 1).cpu()
 
     def diversity(self) -> float:
         """How much two images differ: 1 as two that know nothing of one another do, 0 if they are the same.
@@ -250,7 +251,7 @@ class Training:
             self.generator.scale, before = 0, self.generator.scale
             if not self.generator.steady:
                 self.generator.calibrate(self.size, torch.Generator().manual_seed(self.settings.seed + 2))
-            save_model(path, self.generator, self._plugin, record)
+            save_model(path, self.generator, self._plugin, record, grey=self._grey)
             self.generator.scale = before
         return record
 

@@ -207,6 +207,7 @@ REFUSED = {
     "missing tensor": (_without("narrow.weight"), "do not fit the options: .*narrow.weight"),
     "no colours": (_without("colors.weight"), "found no 'colors.weight'"),
     "channels": (_set(channels=1), "its header says 1 channels, its weights make 3"),
+    "grey": (_set(grey="yes"), "its header is damaged at 'grey'"),
     "nan": (_nan, "'colors.bias' has values that are NaN"),
 }
 

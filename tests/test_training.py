@@ -156,6 +156,27 @@ def test_a_saved_model_makes_images(tmp_path):
     assert (images[0] - images[1]).abs().mean() > 0.05, "two seeds must not give one image"
 
 
+def test_grey_kept_as_colour_is_learnt_as_the_one_channel_that_it_is(tmp_path):
+    """The same as of one channel, bit for bit; but images, before and after, have as many as the exemplar."""
+    trainings = [_training(_stripes()[:channels]) for channels in (1, 3)]
+    images = []
+    for training in trainings:
+        training.run()
+        training.save(tmp_path / "m.safetensors")
+        frozen = load_model(tmp_path / "m.safetensors").freeze()
+        images.append(render(frozen, NoiseField(0), range(40), range(56)))
+        assert training.image().shape[1] == training.exemplar.shape[1] == frozen.channels == images[-1].shape[1]
+    assert [image.shape[1] for image in images] == [1, 3]
+    assert all(torch.equal(images[0][:, 0], images[1][:, channel]) for channel in range(3))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_of_a_grey_exemplar_lines_count_more_at_the_finest_levels(channels):
+    """Without, a model of gravel had 0.73 of the fine detail, and ten times the Gram distance."""
+    terms = _training(torch.rand(channels, 32, 32))._problem.terms
+    assert [term.detailed for term in terms] == [channels == 1] * len(terms)
+
+
 def test_diversity_tells_a_generator_from_a_memory():
     """Noise without effect makes one image; noise of full effect two that know nothing of one another."""
     training = _training()
@@ -290,9 +311,9 @@ def test_what_is_saved_early_is_of_full_size(tmp_path):
     training.run(stop=lambda: training.steps == 2)
     training.save(tmp_path / "m.safetensors")
     assert training.generator.scale == 2, "it can go on"
-    generator = load_model(tmp_path / "m.safetensors").generator
-    assert generator.scale == 0
-    assert render(generator.freeze(), NoiseField(0), range(40), range(56)).shape == (1, 3, 40, 56)
+    model = load_model(tmp_path / "m.safetensors")
+    assert model.generator.scale == 0
+    assert render(model.freeze(), NoiseField(0), range(40), range(56)).shape == (1, 3, 40, 56)
 
 
 def test_a_conditional_training_stays_at_the_full_size():

@@ -138,7 +138,7 @@ def _blends(
 
     from featot.shares import ShareMap, path_of, read_share_map, shares_of
 
-    frozen = loaded.generator.freeze()
+    frozen = loaded.freeze()
     names = loaded.header.get("conditions", [])
     if not names:
         if amounts is not None or weight_map is not None or num_steps is not None:
@@ -179,7 +179,7 @@ def export(lazy: LazyRegistry, /, model: str, onnx: str | None, quiet: bool, as_
     from featot.files import check_writable
     from featot.models import load_model
 
-    frozen = load_model(model, "cpu", lazy.registry).generator.freeze()
+    frozen = load_model(model, "cpu", lazy.registry).freeze()
     onnx = onnx or f"{Path(model).stem}.onnx"
     check_writable(onnx)
     _check_other(Path(onnx), model)

@@ -220,21 +220,24 @@ def test_large_tiffs_are_big_tiffs(monkeypatch, tmp_path):
 # ---- export ----
 
 
-@pytest.mark.parametrize("name", ["texnet", "texnet_lite"])
-def test_onnx_makes_the_same_image(run, models, tmp_path, name):
-    """Another size than the export saw, the same noise: onnxruntime's image is ours."""
+@pytest.mark.parametrize(
+    ("name", "channels", "grey"), [("texnet", 3, False), ("texnet_lite", 3, False), ("texnet_lite", 1, True)]
+)
+def test_onnx_makes_the_same_image(run, models, tmp_path, name, channels, grey):
+    """Another size than the export saw, the same noise: onnxruntime's image is ours; in three channels of one too."""
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     plugin = load_registry().get("param", name)
     generator = plugin.create(plugin.build_options({"scales": 3}))
-    generator.initialize(torch.rand(1, 3, 32, 32), (32, 32), torch.Generator().manual_seed(0))
+    generator.initialize(torch.rand(1, channels, 32, 32), (32, 32), torch.Generator().manual_seed(0))
     generator.calibrate((32, 32), torch.Generator().manual_seed(0))
-    save_model(tmp_path / "m.safetensors", generator, plugin, {})
+    save_model(tmp_path / "m.safetensors", generator, plugin, {}, grey=grey)
     code, out, err = run("export", tmp_path / "m.safetensors", "--json")  # to a file of the model's name
     told = json.loads(out)
     assert (code, err, told["onnx"], told["stride"], len(told["noise"])) == (0, "", "m.onnx", 4, 3)
+    assert told["channels"] == 3
     session = onnxruntime.InferenceSession("m.onnx", providers=["CPUExecutionProvider"])
-    frozen, noise, (h, w) = generator.freeze(), NoiseField(3), (56, 40)
+    frozen, noise, (h, w) = load_model(tmp_path / "m.safetensors").freeze(), NoiseField(3), (56, 40)
     inputs = {
         f"noise{s}": noise.uniform(s, c, range(-m, h // 2**s + m), range(-m, w // 2**s + m)).numpy()
         for s, (c, m) in enumerate(frozen.margins())
