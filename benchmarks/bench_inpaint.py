@@ -53,7 +53,12 @@ def main() -> None:
         (read_image(arguments.textures / "bark_mask.jpg").amax(1)[0] < 0.9),
     )
     bricks = read_picture(arguments.textures / "bricks_hole.png", "keep")[0]
-    cases = {"bark": bark, "bricks": (bricks[:, :3], bricks[0, 3] < 1)}
+    light = torch.linspace(0.35, 1, bricks.shape[3])  # from the side
+    cases = {
+        "bark": bark,
+        "bricks": (bricks[:, :3], bricks[0, 3] < 1),
+        "bricks, light from the side": (bricks[:, :3] * light, bricks[0, 3] < 1),
+    }
     methods: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         f"featot, {quality}": lambda image, hole, quality=quality: (
             inpaint(image, hole[None].float(), quality=quality).image
