@@ -183,8 +183,8 @@ def _fill(
     levels = run.settings.levels or min(_useful_levels(part), known, count_levels(size, size))
     crop = _grown(part, max(_LEAST_REACH, _REACH * 2 ** (levels - 1)))
     here, free = image[(..., *crop)].to(run.device), hole[(..., *crop)].to(run.device)
-    light = _light(image, hole, context, crop)
-    learnt, here = learnt / light[(..., *context)], here / light[(..., *crop)]
+    around, light = (found.to(here) for found in _lights(image, hole, context, crop))
+    learnt, here = learnt / around, here / light
     param = Filled(run.recipe.parametrization(), here, free)
     # Patches across the rim are a distribution of their own: among the others a seam would hardly count. At coarser
     # levels it makes no difference, but costs.
@@ -198,18 +198,18 @@ def _fill(
     stages = run.stages((here.shape[2], here.shape[3]), size, levels)
     stages = run.paced(param, stages, [learnt], seen)
     found = run.match(param, terms, stages, callback=callback)
-    lit = found.image * light[(..., *crop)].to(found.image)
+    lit = found.image * light.to(found.image)
     return crop, dataclasses.replace(found, image=lit.clamp(0, 1)), stages
 
 
-def _light(image: Tensor, hole: Tensor, *boxes: tuple[slice, slice]) -> Float[Tensor, "1 c h w"]:
-    """The gradual light of the larger box, at least 1, as the image would have it; 1 where there is none."""
-    box = max(boxes, key=lambda box: math.prod(side.stop - side.start for side in box))
-    light = torch.ones_like(image)
-    found = gradual_light(image[(..., *box)], 1 - hole[(..., *box)].to(image))
-    if found is not None:
-        light[(..., *box)] = found
-    return light
+def _lights(image: Tensor, hole: Tensor, *boxes: tuple[slice, slice]) -> list[Tensor]:
+    """The gradual light in each of some boxes, one inside the other, as the largest has it; 1 where there is none."""
+    whole = max(boxes, key=lambda box: math.prod(side.stop - side.start for side in box))
+    found = gradual_light(image[(..., *whole)], 1 - hole[(..., *whole)].to(image))
+    if found is None:
+        return [torch.ones(1)] * len(boxes)
+    inside = [[slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, whole, strict=True)] for box in boxes]
+    return [found[:, :, rows, columns] for rows, columns in inside]
 
 
 def _grown(part: Bool[Tensor, "h w"], margin: int) -> tuple[slice, slice]:

@@ -59,5 +59,7 @@ def _followed(means: Float[Tensor, "c h w"], fitted: Float[Tensor, "c h w"], kno
         shares.append((gone / torch.where(way == 0, 1, way)).flatten())
         lengths.append(way.abs().flatten())
     share, order = torch.cat(shares).sort()
+    if len(share) == 0:
+        return 0.0
     half = torch.cat(lengths)[order].cumsum(0)
     return float(share[int(torch.searchsorted(half, half[-1] / 2).clamp(max=len(half) - 1))])

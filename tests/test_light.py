@@ -77,6 +77,12 @@ def test_what_is_no_light(name):
     assert gradual_light(NONE[name], torch.ones(1, 1, H, W)) is None
 
 
+def test_no_two_blocks_that_are_known_lie_side_by_side():
+    rows, columns = torch.meshgrid(torch.arange(160) // 20, torch.arange(160) // 20, indexing="ij")
+    known = ((rows + columns) % 2).float()[None, None]
+    assert gradual_light(_places(160, 160)[1] * _texture(160, 160), known) is None
+
+
 def test_too_little_is_known():
     known = torch.zeros(1, 1, H, W)
     known[:, :, :40, :100] = 1
