@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from jaxtyping import install_import_hook
+import jaxtyping
 
+_jaxtyped = jaxtyping.jaxtyped
+
+
+def _checked(*, typechecker):
+    """What the hook decorates with. Functions inside functions are left as they are: they are made anew at each call,
+    and to make their checks took as long as all the rest of a synthesis."""
+    check = _jaxtyped(typechecker=typechecker)
+    return lambda made: made if "<locals>" in made.__qualname__ else check(made)
+
+
+jaxtyping.jaxtyped = _checked
 # The PEP 484 tower: an int serves where a float is annotated, as it does for mypy.
 CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 # Only modules that compute: the others check what users and plugin authors hand them, in featot's own words.
-install_import_hook(["featot.ot", "featot.resample", "featot_plugins"], CHECKER)
+jaxtyping.install_import_hook(["featot.ot", "featot.resample", "featot_plugins"], CHECKER)
 
 import math  # noqa: E402
 import os  # noqa: E402
