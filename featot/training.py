@@ -41,12 +41,22 @@ _STEPS = 6000  # where neither they nor minutes are asked for
 _SIDE = 512  # pixels of the images it learns from, where none are asked for and it starts with small ones
 _PLAIN_SIDE = 256  # where it does not
 # Half of a synthesis': noise is fresh at every step, and more steps do more good than more targets.
-_PRESETS: dict[str, dict[str, Any]] = {"ot": {"targets": 2048}}
-_CONDITIONAL = {**MIXED, "ot": {**MIXED["ot"], **_PRESETS["ot"]}}
+_TARGETS = 2048
+_GREY_SIZES, _COLOR_SIZE = (7, 6, 5), 4  # of patches: a network copies little, and learns more of large ones
 _FINAL = 0.05  # of the rate at the start
 _REOPENED = 0.5  # of a scale's time, until what coarser ones have learnt moves as fast as what is new
 _CELL = 32  # pixels: sides are multiples of it, so that the noise of every scale fits
 _WARM = 20  # first steps, over which the average of the weights is still short
+
+
+def _presets(settings: TrainingSettings, pictures: Pictures) -> dict[str, dict[str, Any]]:
+    """Options of plugins where none are given."""
+    targets = {"targets": _TARGETS}
+    presets: dict[str, dict[str, Any]] = {
+        "ot": targets,
+        "pyramid": {"size": _GREY_SIZES if pictures.channels == 1 else _COLOR_SIZE},
+    }
+    return {**presets, **MIXED, "ot": {**MIXED["ot"], **targets}} if settings.conditional else presets
 
 
 def _training_size(pictures: Pictures, coarser: int) -> Size:
@@ -78,6 +88,7 @@ class Training:
 
     def __init__(self, sources: Sources, settings: TrainingSettings, registry: Registry | None = None) -> None:
         self.settings = settings
+        pictures = sources.read()
         self.recipe = Recipe.choose(
             load_registry() if registry is None else registry,
             features=settings.features,
@@ -85,14 +96,13 @@ class Training:
             loss=settings.loss,
             default_loss=DEFAULT_LOSS["adam"],
             options=settings.options,
-            presets=_CONDITIONAL if settings.conditional else _PRESETS,
+            presets=_presets(settings, pictures),
             objects={},
         )
         param = self.recipe.parametrization()
         if not isinstance(param, Generator):
             raise UsageError(f"parametrization {settings.param!r} cannot be trained; expected one such as 'texnet'")
         self.generator = param
-        pictures = sources.read()
         self.pictures, self._grey, self._as_given = pictures.record, pictures.grey, pictures.as_given
         self.exemplar = pictures.as_given(pictures.exemplars[0])
         self.device = find_device(settings.device)

@@ -374,3 +374,9 @@ def test_a_loss_without_state_takes_none():
     loss.load_state_dict(loss.state_dict())
     with pytest.raises(KeyError, match="Plain has no state 'psi'"):
         loss.load_state_dict({"psi": torch.zeros(1)})
+
+
+@pytest.mark.parametrize(("channels", "sizes"), [(1, (7, 6, 5)), (3, 4)])
+def test_patches_are_larger_than_those_of_a_synthesis(channels, sizes):
+    training = _training(torch.rand(channels, 40, 40))
+    assert training.recipe.options["features"].size == sizes

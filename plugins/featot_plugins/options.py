@@ -16,8 +16,10 @@ class PatchesOptions:
 
 @dataclass(frozen=True)
 class PyramidOptions:
-    size: int | None = option(
-        None, "side of a patch, in pixels; none: 4 in colour; in greyscale 7, halved 6, coarser 5", min=1
+    size: int | tuple[int, ...] | None = option(
+        None,
+        "side of a patch, in pixels, or sides from fine to coarse; none: 4,4,3,4 in colour, 7,6,4,5 in grey",
+        min=1,
     )
     stride: int = option(1, "distance between neighbouring patches, in pixels", min=1)
     scales: int | None = option(None, "scales, each half the one before; none: down to 12 pixels a side", min=1)

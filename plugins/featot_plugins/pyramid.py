@@ -15,8 +15,9 @@ from featot_plugins.patches import detailed, responses, windows
 
 _SMALLEST_SIDE = 12  # pixels, where the number of scales is not given
 # Pixels a side of a patch, by scale, where none are given; the last one for all coarser. In colour or grey a patch at
-# the finest has some 48 values: fewer tell little of a shape. Large ones at coarse scales are copied whole.
-_COLOR_SIZES, _GREY_SIZES = (4,), (7, 6, 5)
+# the finest has some 48 values: fewer tell little of a shape. Large ones at coarse scales are copied whole; those at
+# 1/4 are of the size at which a copy is seen (docs/synthesis.md).
+_COLOR_SIZES, _GREY_SIZES = (4, 4, 3, 4), (7, 6, 4, 5)
 
 
 class Pyramid(FeatureExtractor):
@@ -63,7 +64,8 @@ class Pyramid(FeatureExtractor):
     def scales(self, image: Tensor, scale: int, boundary: Boundary) -> Iterator[tuple[str, int, Tensor]]:
         """Of all levels their names, the sides of their patches and their images."""
         options: PyramidOptions = self.options
-        sizes = (options.size,) if options.size else _COLOR_SIZES if image.shape[1] > 1 else _GREY_SIZES
+        given = (options.size,) if isinstance(options.size, int) else options.size
+        sizes = given or (_COLOR_SIZES if image.shape[1] > 1 else _GREY_SIZES)
         smallest = max(sizes[-1], 4) if options.scales else _SMALLEST_SIDE
         while min(image.shape[2:]) >= (size := sizes[min(scale, len(sizes) - 1)]):
             yield f"1/{2**scale}", size, image

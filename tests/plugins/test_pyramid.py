@@ -101,12 +101,18 @@ def test_gradient(boundary):
     assert torch.autograd.gradcheck(points, _noise(1, 1, 12, 11, dtype=torch.float64).requires_grad_())
 
 
-@pytest.mark.parametrize(("channels", "sizes"), [(1, [7, 6, 5, 5]), (3, [4, 4, 4, 4])])
+@pytest.mark.parametrize(("channels", "sizes"), [(1, [7, 6, 4, 5, 5]), (3, [4, 4, 3, 4, 4])])
 def test_patches_have_some_48_values_in_grey_as_in_colour_and_are_smaller_where_they_would_be_copied(channels, sizes):
     extractor = Pyramid(PyramidOptions())
-    levels = extractor.extract(torch.rand(1, channels, 128, 128))
+    levels = extractor.extract(torch.rand(1, channels, 256, 256))
     assert [points.shape[1] for points in levels.values()] == [channels * size**2 for size in sizes]
-    coarser = extractor.extract(torch.rand(1, channels, 32, 32), scale=2)
+    coarser = extractor.extract(torch.rand(1, channels, 64, 64), scale=2)
     assert [points.shape[1] for points in coarser.values()] == [channels * size**2 for size in sizes[2:]]
-    chosen = Pyramid(PyramidOptions(size=3)).extract(torch.rand(1, channels, 128, 128))
+    chosen = Pyramid(PyramidOptions(size=3)).extract(torch.rand(1, channels, 256, 256))
     assert {points.shape[1] for points in chosen.values()} == {9 * channels}
+
+
+@pytest.mark.parametrize(("given", "sizes"), [((5, 3), [5, 3, 3]), ((), [4, 4, 3])])
+def test_sizes_from_fine_to_coarse(given, sizes):
+    levels = Pyramid(PyramidOptions(size=given)).extract(torch.rand(1, 3, 64, 64))
+    assert [points.shape[1] for points in levels.values()] == [3 * size**2 for size in sizes]
