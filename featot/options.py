@@ -205,12 +205,14 @@ def _check(value: Any, field: dataclasses.Field[Any]) -> Any:
 
 
 def _expectation(field: dataclasses.Field[Any], hint: Any) -> str:
-    parts = [_type_name(hint, field.metadata.get("choices", ()))]
+    name = _type_name(hint, field.metadata.get("choices", ()))
+    kind = name.removesuffix(" or none")
+    parts = [kind]
     if field.metadata.get("min") is not None:
         parts.append(f"of at least {field.metadata['min']}")
     if field.metadata.get("max") is not None:
         parts.append(f"{'and' if len(parts) > 1 else 'of'} at most {field.metadata['max']}")
-    return " ".join(parts)
+    return " ".join(parts) + name[len(kind) :]
 
 
 def _type_name(hint: Any, choices: Sequence[Any] = ()) -> str:

@@ -121,7 +121,7 @@ def test_what_is_not_given_keeps_its_default():
         ("mode", "full", "expected valid|same, got 'full'"),
         ("norm", True, "expected 1|2, got True (bool)"),
         ("weights", 3, "expected path or none, got 3 (int)"),
-        ("scales", "0", "expected int or none of at least 1, got '0'"),
+        ("scales", "0", "expected int of at least 1 or none, got '0'"),
         ("flavour", "salt", "expected sweet|sour or none, got 'salt'"),
         ("layers", "1,x", "expected list of int of at least 0, got '1,x'"),
         ("layers", "1,,2", "expected list of int of at least 0, got '1,,2'"),

@@ -168,7 +168,7 @@ REFUSED = {
     "option with a hyphen": (exemplar_and("-o", "psi-steps=2"), "did you mean 'psi_steps'"),
     "option of no plugin in play": (exemplar_and("-o", "patches.size=5"), "unknown plugin in option 'patches'"),
     "option of another plugin": (exemplar_and("-o", "image.size=5"), "unknown option 'size'.*noise"),
-    "wordy value": (exemplar_and("-o", "size=big"), "expected int or none of at least 1, got 'big'"),
+    "wordy value": (exemplar_and("-o", "size=big"), "expected int or list of int of at least 1 or none, got 'big'"),
     "value out of range": (exemplar_and("-o", "exponent=3"), "at most 2.0, got '3'"),
     "not a choice": (exemplar_and("-o", "backend=fais"), r"auto\|torch\|llvm\|faiss"),
     "option given twice": (exemplar_and("-o", "size=5", "-o", "size=6"), "'size' is given twice: '5' and '6'"),
