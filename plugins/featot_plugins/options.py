@@ -18,7 +18,7 @@ class PatchesOptions:
 class PyramidOptions:
     size: int | tuple[int, ...] | None = option(
         None,
-        "side of a patch, in pixels, or sides from fine to coarse; none: 4,4,3,4 in colour, 7,6,4,5 in grey",
+        "side of a patch, in pixels, or sides by scale, the last for all coarser; none: 4,4,3,4, in grey 7,6,4,5",
         min=1,
     )
     stride: int = option(1, "distance between neighbouring patches, in pixels", min=1)
